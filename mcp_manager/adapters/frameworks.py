@@ -84,10 +84,10 @@ def _resolves(reference: object, root: Mapping[str, Any]) -> bool:
     """Whether a reference leads to a schema in the same document; what is no text is no reference."""
     if not isinstance(reference, str):
         return True
-    if not reference.startswith("#"):
+    if reference != "#" and not reference.startswith("#/"):
         return False
     place: Any = root
-    for step in reference.removeprefix("#").split("/")[1:]:
+    for step in reference.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(place, dict) and name in place:
             place = place[name]

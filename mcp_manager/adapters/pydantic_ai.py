@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from mcp_manager.adapters import definitions
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed, usable_schema
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.toolset import Toolset
 from mcp_manager.errors import InvalidRequestError, ProtocolError
-from mcp_manager.results import ContentBlock, Tool
+from mcp_manager.results import ContentBlock
+from mcp_manager.verbs.fleet_tools import FleetTool
 
 try:
     from pydantic_ai import BinaryContent, ModelRetry, RunContext, ToolFailed, ToolReturn
@@ -77,13 +79,7 @@ class FleetToolset(AbstractToolset[AgentDepsT]):
         return {
             definition.name: _OfferedTool(
                 toolset=self,
-                tool_def=ToolDefinition(
-                    name=definition.name,
-                    description=definition.description,
-                    parameters_json_schema=usable_schema(definition.parameters),
-                    metadata=metadata_of(tool),
-                    return_schema=_return_schema(tool.tool),
-                ),
+                tool_def=_definition_of(definition, tool),
                 max_retries=ctx.max_retries,
                 args_validator=_ANY_ARGUMENTS,
                 origin=toolset,
@@ -122,8 +118,17 @@ def _part_of(block: ContentBlock) -> str | BinaryContent:
     return BinaryContent.narrow_type(BinaryContent(media.data, media_type=media.mime_type))
 
 
-def _return_schema(tool: Tool) -> dict[str, Any] | None:
+def _definition_of(definition: definitions.ToolDefinition, tool: FleetTool) -> ToolDefinition:
     try:
-        return tool.output_schema
+        return_schema = tool.tool.output_schema
     except ProtocolError:
-        return None
+        return_schema = None
+    return ToolDefinition(
+        name=definition.name,
+        description=definition.description,
+        parameters_json_schema=usable_schema(definition.parameters),
+        metadata=metadata_of(tool),
+        return_schema=return_schema,
+        # include_return_schemas() warns of tools that have none otherwise.
+        include_return_schema=None if return_schema else False,
+    )
