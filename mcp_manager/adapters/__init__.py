@@ -8,14 +8,17 @@ unless its name says so.
 from mcp_manager.adapters.answers import ToolAnswer
 from mcp_manager.adapters.definitions import ToolDefinition
 from mcp_manager.adapters.fleet_link import ToolSource
-from mcp_manager.adapters.selection import Selection, select_tools, select_tools_blocking
+from mcp_manager.adapters.selection import Conditions, Selection, select_tools, select_tools_blocking
+from mcp_manager.adapters.tool_search import ToolSearch
 from mcp_manager.adapters.toolset import OnError, Toolset, ToolsetOptions
 
 __all__ = [
+    "Conditions",
     "OnError",
     "Selection",
     "ToolAnswer",
     "ToolDefinition",
+    "ToolSearch",
     "ToolSource",
     "Toolset",
     "ToolsetOptions",

@@ -152,5 +152,5 @@ def _cut(blocks: list[ContentBlock], max_text: int) -> list[ContentBlock]:
 
 
 def _size(base64: str) -> str:
-    size = len(base64) * 3 // 4
+    size = len(base64.rstrip("=")) * 3 // 4
     return f"{size:,} bytes" if size < 10_000 else f"{size // 1000:,} kB"

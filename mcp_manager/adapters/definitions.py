@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mcp_manager.adapters.schemas import object_schema
 from mcp_manager.errors import ProtocolError
 from mcp_manager.verbs.fleet_tools import FleetTool
 
@@ -22,7 +23,8 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
     description
         The server's text for models; ``""`` without one.
     parameters
-        The JSON Schema of the arguments. It always has ``"type": "object"`` and ``properties``.
+        The JSON Schema of the arguments. It always has ``"type": "object"`` and ``properties``, and at
+        its top none of the keywords that some vendors refuse there: alternatives are merged.
     """
 
     name: str
@@ -39,5 +41,5 @@ def definition_of(tool: FleetTool) -> ToolDefinition:
     return ToolDefinition(
         name=tool.name,
         description=tool.tool.description or tool.tool.title or "",
-        parameters={**schema, "type": "object", "properties": schema.get("properties") or {}},
+        parameters=object_schema(schema),
     )

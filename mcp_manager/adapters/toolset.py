@@ -23,7 +23,7 @@ from mcp_manager.errors import (
 from mcp_manager.results import CallToolResult
 from mcp_manager.verbs.fleet_tools import FleetTool
 
-__all__ = ["OnError", "Toolset", "ToolsetOptions"]
+__all__ = ["OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Toolset:
     ) -> None:
         self._link = FleetLink(manager)
         self._by_name = {each.name: each for each in tools}
-        self._missing = MappingProxyType(dict(missing or {}))
+        self._missing: Mapping[str, str] = MappingProxyType(dict(missing or {}))
         self._timeout = check_timeout(options.get("timeout"))
         self._max_text = _checked_max_text(options.get("max_text", _MAX_TEXT))
         self._on_error = _checked_on_error(options.get("on_error", "tell"))
@@ -98,6 +98,14 @@ class Toolset:
     def definitions(self) -> tuple[ToolDefinition, ...]:
         """The tools as models see them, in no vendor's format."""
         return tuple(map(definition_of, self.tools))
+
+    def definition(self, name: str) -> ToolDefinition | None:
+        """Return the definition of one tool; ``None`` if this set does not have it."""
+        return self._definitions_by_name.get(name)
+
+    @cached_property
+    def _definitions_by_name(self) -> dict[str, ToolDefinition]:
+        return {each.name: each for each in self.definitions}
 
     def __iter__(self) -> Iterator[FleetTool]:
         return iter(self._by_name.values())
@@ -176,7 +184,7 @@ class Toolset:
         Raises
         ------
         NotRunningError
-            The manager is no :class:`PyMcpManager`, does not run, or this is the thread of its loop.
+            The manager is a :class:`McpManager`, does not run, or this is the thread of its loop.
         """
         return self._link.run_blocking(work)
 
@@ -194,9 +202,18 @@ class Toolset:
     async def _call(
         self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None
     ) -> CallToolResult:
-        tool = self._by_name.get(name)
+        return await self._call_one_of(self._by_name, name, arguments, timeout)
+
+    async def _call_one_of(
+        self,
+        tools: Mapping[str, FleetTool],
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> CallToolResult:
+        tool = tools.get(name)
         if tool is None:
-            raise ToolNotFoundError(name, nearest=_nearest(name, self._by_name))
+            raise ToolNotFoundError(name, nearest=_nearest(name, tools), missing=tuple(self._missing))
         decoded = decoded_arguments(arguments)
         return await self._link.calls.call_tool(
             tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout

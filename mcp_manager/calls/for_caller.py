@@ -36,12 +36,19 @@ from mcp_manager.verbs.tasks import TaskVerbs
 from mcp_manager.verbs.tool_catalog import ToolCatalog, catalog_of
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
-__all__ = ["CallsForCallers", "ForCaller"]
+__all__ = ["CallsForCallers", "ForCaller", "check_caller"]
 
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
 _LISTED_AT_ONCE: Final = 64
+
+
+def check_caller(caller: Caller) -> Caller:
+    """Return a caller unchanged; raises :class:`InvalidRequestError` for anything else."""
+    if not isinstance(caller, Caller):
+        raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
+    return caller
 
 
 class CallsForCallers(TaskVerbs):
@@ -70,9 +77,7 @@ class CallsForCallers(TaskVerbs):
         InvalidRequestError
             It is no :class:`Caller`.
         """
-        if not isinstance(caller, Caller):
-            raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
-        return ForCaller(self, caller)
+        return ForCaller(self, check_caller(caller))
 
     def _outgoing(
         self, method: str, params: object, on_progress: ProgressCallback | None, template: SessionTemplate

@@ -56,7 +56,7 @@ class ToolServer(ScriptedServer):
         name, arguments = request.params["name"], request.params.get("arguments") or {}
         self.called.append((name, arguments))
         answer = self.answers.get(name, lambda given: text_result(str(given)))
-        return self._reply(request, answer(arguments) if callable(answer) else answer)
+        return self._reply(request, answer if isinstance(answer, Mapping) else answer(arguments))
 
     def _reply(self, request: Request, result: Mapping[str, Any]) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "id": request.id, "result": dict(result)}
