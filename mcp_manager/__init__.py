@@ -343,7 +343,7 @@ _MODULE_OF = {
 }
 
 # "catalog" is the old name of "results".
-_SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
+_SUBMODULES = frozenset({"adapters", "auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
 
 install_finder()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
@@ -12,8 +13,8 @@ from mcp_manager.auth.caller import Caller, calling
 from mcp_manager.calls.call import Call, Where
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import arguments
-from mcp_manager.errors import InvalidRequestError, RpcError
-from mcp_manager.protocol.error_codes import INVALID_PARAMS
+from mcp_manager.errors import InvalidRequestError, McpManagerError, NotRunningError, RpcError
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import LIST_TOOLS, is_notification
 from mcp_manager.protocol.request import (
     Operation,
@@ -24,6 +25,7 @@ from mcp_manager.protocol.request import (
     with_progress_token,
 )
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.results import Tool
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback, ProgressReports, SessionTemplate
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
@@ -31,6 +33,7 @@ from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request, Sendable
 from mcp_manager.types import Selector
 from mcp_manager.verbs.tasks import TaskVerbs
+from mcp_manager.verbs.tool_catalog import ToolCatalog, catalog_of
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 __all__ = ["CallsForCallers", "ForCaller", "check_caller"]
@@ -38,6 +41,7 @@ __all__ = ["CallsForCallers", "ForCaller", "check_caller"]
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
+_LISTED_AT_ONCE: Final = 64
 
 
 def check_caller(caller: Caller) -> Caller:
@@ -128,6 +132,10 @@ class CallsForCallers(TaskVerbs):
         """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
 
     @abstractmethod
+    def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
+        """Return these ids, or for ``None`` those of all servers; raises :class:`ServerNotFoundError`."""
+
+    @abstractmethod
     def _next_progress_token(self) -> str:
         """Return a progress token that no other request has."""
 
@@ -153,6 +161,42 @@ class ForCaller(TaskVerbs):
 
     def __repr__(self) -> str:
         return f"<ForCaller {self.caller!r}>"
+
+    async def list_all_tools(
+        self, server_ids: Collection[str] | None = None, *, timeout: float | None = None
+    ) -> ToolCatalog:
+        """Return the tools that servers list for this caller, with the names of :meth:`McpManager.list_all_tools`.
+
+        Every call asks the servers: their lists are not kept.
+
+        Parameters
+        ----------
+        server_ids
+            The servers to list; default: all. The result names those that cannot be listed in ``missing``.
+        timeout
+            Seconds for the list of each server; default: the server's ``request_timeout_s`` for each of its pages.
+
+        Raises
+        ------
+        ServerNotFoundError, InvalidRequestError, NotRunningError
+            As for :meth:`McpManager.list_all_tools`.
+        """
+        wanted = self._manager._deployed(server_ids)
+        slots = asyncio.Semaphore(_LISTED_AT_ONCE)
+        listings = await asyncio.gather(*(self._tools_or_reason(each, timeout, slots) for each in wanted))
+        return catalog_of(dict(zip(wanted, listings, strict=True)))
+
+    async def _tools_or_reason(
+        self, server_id: str, timeout: float | None, slots: asyncio.Semaphore
+    ) -> list[Tool] | str:
+        async with slots:
+            try:
+                return await self.list_tools(server_id, timeout=timeout)
+            except NotRunningError:
+                raise
+            except McpManagerError as error:
+                has_none = isinstance(error, RpcError) and error.code == METHOD_NOT_FOUND
+                return [] if has_none else str(error)
 
     async def execute_raw(
         self, server_id: str | Selector, request: bytes, *, timeout: float | None = None, key: str | None = None

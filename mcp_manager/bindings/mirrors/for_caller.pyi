@@ -1,17 +1,42 @@
 # Written by tests/support/mirror_stubs.py: do not edit.
 
 from abc import ABCMeta
+from collections.abc import Collection
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.bindings.mirrors.tasks import TaskVerbsMirror
 from mcp_manager.session import ProgressCallback
 from mcp_manager.types import Selector
+from mcp_manager.verbs.tool_catalog import ToolCatalog
 
 class CallsForCallersMirror(TaskVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`CallsForCallers`, for callers on any thread and loop."""
 
 class ForCallerMirror(TaskVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`ForCaller`, for callers on any thread and loop."""
+
+    def list_all_tools(self, server_ids: Collection[str] | None = None, *, timeout: float | None = None) -> ToolCatalog:
+        """Return the tools that servers list for this caller, with the names of :meth:`McpManager.list_all_tools`.
+
+        Every call asks the servers: their lists are not kept.
+
+        Parameters
+        ----------
+        server_ids
+            The servers to list; default: all. The result names those that cannot be listed in ``missing``.
+        timeout
+            Seconds for the list of each server; default: the server's ``request_timeout_s`` for each of its pages.
+
+        Raises
+        ------
+        ServerNotFoundError, InvalidRequestError, NotRunningError
+            As for :meth:`McpManager.list_all_tools`.
+        """
+
+    async def list_all_tools_async(
+        self, server_ids: Collection[str] | None = None, *, timeout: float | None = None
+    ) -> ToolCatalog:
+        """Return the tools that servers list for this caller, with the names of :meth:`McpManager.list_all_tools`; see :meth:`list_all_tools`."""
 
     def execute_raw(
         self, server_id: str | Selector, request: bytes, *, timeout: float | None = None, key: str | None = None

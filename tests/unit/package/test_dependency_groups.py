@@ -36,7 +36,7 @@ def in_group(name: str) -> Iterator[str]:
             yield from in_group(entry["include-group"])
 
 
-@pytest.mark.parametrize("name", ["test", "bench", "lint"])
+@pytest.mark.parametrize("name", ["test", "models", "bench", "lint"])
 def test_a_group_requires_what_the_extra_requires(name: str) -> None:
     assert sorted(in_group(name)) == sorted(in_extra(name))
 

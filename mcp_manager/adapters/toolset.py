@@ -1,0 +1,270 @@
+"""The tools that a model may call, and what it is told of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+
+import msgspec
+
+from mcp_manager.adapters.answers import ToolAnswer, answer_of_error, answer_of_result
+from mcp_manager.adapters.definitions import ToolDefinition, definition_of
+from mcp_manager.adapters.fleet_link import FleetLink, ToolSource
+from mcp_manager.config.arguments import check_timeout
+from mcp_manager.errors import (
+    CallError,
+    InvalidRequestError,
+    McpManagerError,
+    NotRunningError,
+    ToolNotFoundError,
+)
+from mcp_manager.results import CallToolResult
+from mcp_manager.verbs.fleet_tools import FleetTool
+
+__all__ = ["OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
+
+T = TypeVar("T")
+
+OnError = Literal["tell", "raise"]
+"""What becomes of a call without an answer (:class:`CallError`): the model is told, or the error is raised."""
+
+_MAX_TEXT: Final = 50_000
+
+
+class ToolsetOptions(TypedDict, total=False):
+    """How a toolset calls tools and answers models.
+
+    Attributes
+    ----------
+    timeout
+        Seconds for each call; default: the ``request_timeout_s`` of the tool's server.
+    max_text
+        How many characters of a result a model gets at most; ``None`` for no limit. Default: 50,000.
+    on_error
+        See :data:`OnError`; default: ``tell``.
+    """
+
+    timeout: float | None
+    max_text: int | None
+    on_error: OnError
+
+
+class Toolset:
+    """Some tools of a fleet for a model; immutable.
+
+    It holds the definitions of its tools as they were when it was made; :func:`select_tools` makes a new one. It is
+    iterable, has a length, and ``name in toolset`` tells whether it has a tool of that name.
+
+    Parameters
+    ----------
+    manager
+        A running manager, or what ``for_caller()`` returns.
+    tools
+        The tools, in the order in which models see them.
+    missing
+        Why the tools of a server could not be listed, by server id.
+    timeout, max_text, on_error
+        See :class:`ToolsetOptions`.
+    """
+
+    # Where a model finds the tools that there are.
+    _existing = "call only tools that are offered"
+
+    def __init__(
+        self,
+        manager: ToolSource,
+        tools: Iterable[FleetTool],
+        *,
+        missing: Mapping[str, str] | None = None,
+        **options: Unpack[ToolsetOptions],
+    ) -> None:
+        self._link = FleetLink(manager)
+        self._by_name = {each.name: each for each in tools}
+        self._missing: Mapping[str, str] = MappingProxyType(dict(missing or {}))
+        self._timeout = check_timeout(options.get("timeout"))
+        self._max_text = _checked_max_text(options.get("max_text", _MAX_TEXT))
+        self._on_error = _checked_on_error(options.get("on_error", "tell"))
+
+    @property
+    def tools(self) -> tuple[FleetTool, ...]:
+        """The tools, in the order in which models see them."""
+        return tuple(self._by_name.values())
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Why the tools of a server could not be listed, by server id."""
+        return self._missing
+
+    @cached_property
+    def definitions(self) -> tuple[ToolDefinition, ...]:
+        """The tools as models see them, in no vendor's format."""
+        return tuple(map(definition_of, self.tools))
+
+    def definition(self, name: str) -> ToolDefinition | None:
+        """Return the definition of one tool; ``None`` if this set does not have it."""
+        return self._definitions_by_name.get(name)
+
+    @cached_property
+    def _definitions_by_name(self) -> dict[str, ToolDefinition]:
+        return {each.name: each for each in self.definitions}
+
+    def __iter__(self) -> Iterator[FleetTool]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> FleetTool:
+        """Return the tool of this name in the fleet; raises ``KeyError``."""
+        return self._by_name[name]
+
+    def __repr__(self) -> str:
+        names = ", ".join(list(self._by_name)[:5])
+        return f"<{type(self).__name__} of {len(self)} tools: {names}{', …' if len(self) > 5 else ''}>"
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
+    ) -> CallToolResult:
+        """Call a tool and return its result; if the tool itself fails, the result has ``is_error``.
+
+        Parameters
+        ----------
+        name
+            Its name in this set.
+        arguments
+            The arguments by name, or the JSON text that a model wrote; ``None`` and ``""`` for none.
+        timeout
+            Seconds for this call; default: the ``timeout`` of this set.
+
+        Raises
+        ------
+        ToolNotFoundError
+            This set has no tool of this name.
+        InvalidRequestError
+            The arguments are not a JSON object.
+        CallError, RpcError, ServerNotFoundError, NotRunningError
+            As for :meth:`McpManager.call_tool`.
+        """
+        return await self._link.run(self._call(name, arguments, timeout))
+
+    def call_blocking(
+        self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
+    ) -> CallToolResult:
+        """Call a tool of a :class:`PyMcpManager` from a thread; see :meth:`call`."""
+        return self._link.run_blocking(self._call(name, arguments, timeout))
+
+    async def answer(
+        self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
+    ) -> ToolAnswer:
+        """Call a tool for a model and return what to tell it; parameters as for :meth:`call`.
+
+        An unknown tool, invalid arguments, a failure of the tool and a call without an answer become an answer that
+        says what happened, and whether the call may have been executed. Cancellation is passed on.
+
+        Raises
+        ------
+        NotRunningError
+            The manager does not run, or belongs to another event loop.
+        CallError
+            There was no answer; only with ``on_error="raise"``.
+        """
+        return await self._link.run(self._answer(name, arguments, timeout))
+
+    def answer_blocking(
+        self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
+    ) -> ToolAnswer:
+        """Call a tool of a :class:`PyMcpManager` for a model from a thread; see :meth:`answer`."""
+        return self._link.run_blocking(self._answer(name, arguments, timeout))
+
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop of a :class:`PyMcpManager` and block this thread until it is done.
+
+        Raises
+        ------
+        NotRunningError
+            The manager is a :class:`McpManager`, does not run, or this is the thread of its loop.
+        """
+        return self._link.run_blocking(work)
+
+    async def _answer(self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None) -> ToolAnswer:
+        try:
+            result = await self._call(name, arguments, timeout)
+        except NotRunningError:
+            raise
+        except McpManagerError as error:
+            if self._on_error == "raise" and isinstance(error, CallError):
+                raise
+            return answer_of_error(error)
+        return answer_of_result(result, self._max_text)
+
+    async def _call(
+        self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None
+    ) -> CallToolResult:
+        return await self._call_one_of(self._by_name, name, arguments, timeout)
+
+    async def _call_one_of(
+        self,
+        tools: Mapping[str, FleetTool],
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> CallToolResult:
+        tool = tools.get(name)
+        if tool is None:
+            nearest = _nearest(name, tools)
+            error = ToolNotFoundError(name, nearest=nearest, missing=tuple(self._missing))
+            if nearest is None and not self._missing:
+                error.hint = self._existing
+            raise error
+        decoded = decoded_arguments(arguments)
+        return await self._link.calls.call_tool(
+            tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout
+        )
+
+
+def decoded_arguments(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
+    """Return arguments as a mapping.
+
+    Raises
+    ------
+    InvalidRequestError
+        They are not a JSON object.
+    """
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, str):
+        return arguments
+    if not arguments.strip():
+        return {}
+    try:
+        decoded = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidRequestError(f"The arguments are not valid JSON: {error}") from None
+    if not isinstance(decoded, dict):
+        raise InvalidRequestError(f"The arguments must be a JSON object, not {type(decoded).__name__}")
+    return decoded
+
+
+def _checked_max_text(max_text: object) -> int | None:
+    if max_text is not None and (not isinstance(max_text, int) or isinstance(max_text, bool) or max_text < 1):
+        raise InvalidRequestError(f"Invalid max_text {max_text!r}: it must be a positive integer, or None")
+    return max_text
+
+
+def _checked_on_error(on_error: object) -> OnError:
+    if on_error == "tell":
+        return "tell"
+    if on_error == "raise":
+        return "raise"
+    raise InvalidRequestError(f"Invalid on_error {on_error!r}: it must be 'tell' or 'raise'")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    import difflib  # noqa: PLC0415 - only for mistaken names
+
+    return next(iter(difflib.get_close_matches(name[:64], list(names), n=1)), None)

@@ -1,0 +1,162 @@
+"""A set of tools for a model: what it calls, and what the model is told, in an event loop and from threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from support import faults
+from support.calls import CALM
+from support.guarded import GuardedServer
+from support.tool_server import ToolServer, weather
+
+from mcp_manager import (
+    Caller,
+    InvalidRequestError,
+    McpManager,
+    NotRunningError,
+    OverloadedError,
+    PyMcpManager,
+    RpcError,
+    ToolNotFoundError,
+)
+from mcp_manager.adapters import Toolset, select_tools, select_tools_blocking
+
+
+@pytest.fixture
+def server() -> Iterator[ToolServer]:
+    with weather() as server:
+        yield server
+
+
+@pytest.fixture
+async def manager(server: ToolServer) -> AsyncIterator[McpManager]:
+    async with McpManager() as manager:
+        await manager.deploy("weather", {"url": server.url, **CALM})
+        yield manager
+
+
+async def test_a_toolset_holds_its_tools_and_calls_them(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager)
+    assert [each.name for each in toolset] == ["weather__fail", "weather__forecast", "weather__radar"]
+    assert toolset.tools == tuple(toolset) and len(toolset) == 3 and toolset.missing == {}
+    assert "weather__radar" in toolset and "radar" not in toolset
+    assert toolset["weather__radar"].tool.name == "radar"
+    assert (await toolset.call("weather__forecast", {"city": "Bern"})).text == "Bern: sun"
+    assert (await toolset.call("weather__forecast", '{"city": "Ulm"}')).text == "Ulm: sun"
+    assert server.called == [("forecast", {"city": "Bern"}), ("forecast", {"city": "Ulm"})]
+
+
+async def test_a_model_is_told_what_it_can_react_to(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager)
+    good = await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert (good.text, good.is_error, good.error) == ("Bern: sun", False, None)
+    assert good.result is not None and good.result.text == "Bern: sun"
+    failed = await toolset.answer("weather__fail", "")
+    assert (failed.text, failed.is_error, failed.error) == ("no such station", True, None)
+    unknown = await toolset.answer("weather__forcast", {})
+    assert isinstance(unknown.error, ToolNotFoundError) and "did you mean weather__forecast?" in unknown.text
+    malformed = await toolset.answer("weather__forecast", '{"city": ')
+    assert isinstance(malformed.error, InvalidRequestError) and "not valid JSON" in malformed.text
+    no_object = await toolset.answer("weather__forecast", '["Bern"]')
+    assert no_object.is_error and "must be a JSON object" in no_object.text
+    server.script("tools/call", faults.RpcErrorReply(-32602, "city is required"))
+    invalid = await toolset.answer("weather__forecast", {})
+    assert isinstance(invalid.error, RpcError)
+    assert "arguments are invalid: city is required" in invalid.text
+
+
+async def test_a_call_without_an_answer_says_whether_it_may_have_been_executed(
+    manager: McpManager, server: ToolServer
+) -> None:
+    toolset = await select_tools(manager)
+    server.script("tools/call", faults.Reset())
+    lost = await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert lost.is_error and "may have been executed" in lost.text
+    assert "127.0.0.1" not in lost.text
+    server.script("tools/call", faults.Status(429, {"Retry-After": "7"}))
+    busy = await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert isinstance(busy.error, OverloadedError)
+    assert busy.text == "The server of this tool is too busy. The call was not executed. Try again in 7 seconds."
+    await manager.undeploy("weather")
+    gone = await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert gone.is_error and gone.text == "This tool is no longer available."
+
+
+async def test_a_toolset_may_raise_instead(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager, on_error="raise")
+    server.script("tools/call", faults.Status(429))
+    with pytest.raises(OverloadedError):
+        await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert (await toolset.answer("nothing")).is_error
+    assert (await toolset.answer("weather__fail")).text == "no such station"
+
+
+async def test_cancelling_an_answer_cancels_the_call(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager)
+    server.script("tools/call", faults.Hold())
+    asking = asyncio.create_task(toolset.answer("weather__radar"))
+    await server.wait_for("tools/call")
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_a_timeout_of_the_set_holds_for_each_call(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager, timeout=0.05)
+    server.script("tools/call", faults.Hold())
+    late = await toolset.answer("weather__radar")
+    assert late.is_error and late.text.startswith("The tool did not answer in time. The call may have been executed")
+
+
+async def test_long_text_is_cut_and_the_model_told(manager: McpManager, server: ToolServer) -> None:
+    server.answers["forecast"] = {"content": [{"type": "text", "text": "a" * 60}, {"type": "text", "text": "b" * 60}]}
+    toolset = await select_tools(manager, max_text=100)
+    answer = await toolset.answer("weather__forecast", {"city": "Bern"})
+    assert answer.text == "a" * 60 + "\n" + "b" * 40 + "\n[cut: 100 of 120 characters are shown]"
+    assert answer.result is not None and len(answer.result.text) == 121
+    for wrong in (0, -1, True, "10"):
+        with pytest.raises(InvalidRequestError, match="max_text"):
+            await select_tools(manager, max_text=wrong)  # type: ignore[arg-type]
+
+
+async def test_structured_content_alone_is_told_as_json(manager: McpManager, server: ToolServer) -> None:
+    server.answers["forecast"] = {"content": [], "structuredContent": {"sun": True}}
+    answer = await (await select_tools(manager)).answer("weather__forecast", {"city": "Bern"})
+    assert answer.text == '{"sun":true}'
+
+
+def test_threads_use_a_toolset(server: ToolServer) -> None:
+    with PyMcpManager() as manager:
+        manager.deploy_server("weather", {"url": server.url, **CALM})
+        toolset = select_tools_blocking(manager, names=["forecast"])
+        assert [each.name for each in toolset] == ["weather__forecast"]
+        assert toolset.call_blocking("weather__forecast", {"city": "Bern"}).text == "Bern: sun"
+        assert toolset.answer_blocking("weather__forecast", '{"city": "Ulm"}').text == "Ulm: sun"
+        assert toolset.answer_blocking("nothing").is_error
+        # On another loop than the manager's.
+        assert asyncio.run(toolset.answer("weather__forecast", {"city": "Rom"})).text == "Rom: sun"
+    with pytest.raises(NotRunningError):
+        toolset.answer_blocking("weather__forecast", {"city": "Bern"})
+
+
+async def test_a_manager_of_a_loop_has_no_blocking_calls(manager: McpManager) -> None:
+    toolset = await select_tools(manager)
+    with pytest.raises(NotRunningError, match="PyMcpManager"):
+        toolset.answer_blocking("weather__radar")
+    with pytest.raises(TypeError, match="must be a McpManager"):
+        Toolset("weather", [])  # type: ignore[arg-type]
+
+
+async def test_a_toolset_of_a_caller_lists_and_calls_for_the_caller() -> None:
+    with GuardedServer({"Bearer alice", "Bearer bob"}) as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "connect": "lazy"})
+            await manager.deploy("b", {"url": server.url, **CALM, "connect": "lazy"})
+            alice = await select_tools(manager.for_caller(Caller("alice", auth="alice")), servers=["a"])
+            assert [each.name for each in alice] == ["a__echo"]
+            result = await alice.call("a__echo", {"text": "x"})
+            assert result.meta is not None and result.meta["caller"] == "Bearer alice"
+            mallory = await select_tools(manager.for_caller(Caller("mallory", auth="mallory")))
+            assert len(mallory) == 0 and set(mallory.missing) == {"a", "b"}
