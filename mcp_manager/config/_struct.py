@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
                 value = _mask(value)
             elif name == "url" and value is not None:
                 value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            elif name == "server" and value is not None:
+                value = type(value).__name__
             elif name == "proxy" and value not in (None, "", "env"):
                 value = redact_url(value)
             fields.append((name, value))

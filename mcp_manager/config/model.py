@@ -24,6 +24,7 @@ from mcp_manager.config.resilience import (
 from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
+from mcp_manager.errors import ConfigError
 
 __all__ = ["ManagerConfig", "ServerConfig"]
 
@@ -33,7 +34,7 @@ _ONE_PER_URL: Final = -1
 class ServerConfig(Settings, frozen=True, kw_only=True):
     """Describe one MCP server: where it is, how to call it, and how to keep it alive.
 
-    Give exactly one of ``url`` and ``command``. The constructor checks nothing;
+    Give exactly one of ``url``, ``command`` and ``server``. The constructor checks nothing;
     :func:`~mcp_manager.config.check_server_config` does.
 
     Parameters
@@ -45,6 +46,9 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     url
         An ``http`` or ``https`` URL without user name, password and fragment; or a template with ``{i}`` (zero-padded:
         ``{i:02d}``), which becomes 0, 1, … for the instances; or one URL per instance.
+    server
+        A server object in memory instead of a URL or a program: one of the packages ``mcp`` or ``fastmcp``. It runs in
+        this process, on the manager's loop, with one run for each instance. Only Python code can give it.
     command, args, cwd
         The program of a stdio server (never run through a shell), its arguments and its working directory.
     env
@@ -53,7 +57,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Names of variables to pass on from this process, in addition to the few harmless ones that every child gets
         (``PATH``, ``HOME``, ``LANG`` and the like).
     transport
-        Set automatically: ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or
+        Set automatically: ``stdio`` with a ``command``, ``memory`` with a ``server``, else ``http``. A configuration may name it, as ``transport`` or
         ``type``. ``sse`` is HTTP+SSE, the transport of 2024-11-05; ``http`` falls back to it by itself.
     protocol_version
         ``auto`` detects what the server speaks. ``stateless`` and ``handshake`` allow only the revisions without or
@@ -135,12 +139,13 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     name: str = ""
     server_type: str = "mcp"
     url: str | tuple[str, ...] | None = None
+    server: Any = None
     command: str | None = None
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
-    transport: Literal["http", "sse", "stdio"] = "http"
+    transport: Literal["http", "sse", "stdio", "memory"] = "http"
     protocol_version: Literal[
         "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
     ] = "auto"
@@ -182,6 +187,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.command is not None:
             msgspec.structs.force_setattr(self, "transport", "stdio")
+        elif self.server is not None:
+            msgspec.structs.force_setattr(self, "transport", "memory")
         if self.instances == _ONE_PER_URL:
             count = len(self.url) if isinstance(self.url, tuple) else 1
             # The constructor checks nothing, so this may be anything; the full check reports it.
@@ -189,6 +196,16 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
             if discovers and isinstance(self.url, str):
                 count = self.max_instances
             msgspec.structs.force_setattr(self, "instances", count)
+
+    def __reduce__(self) -> Any:
+        if self.server is not None:
+            raise ConfigError("a configuration with a server in memory can be neither pickled nor copied deeply")
+        return super().__reduce__()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the manager itself starts the server: as a child process, or in memory."""
+        return self.transport in ("stdio", "memory")
 
     def instance_url(self, index: int) -> str:
         """Return the URL of instance ``index``, counted from 0, with a template filled in.

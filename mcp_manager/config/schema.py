@@ -37,6 +37,8 @@ def config_schema() -> dict[str, Any]:
     definitions = {name: _described(name, each) for name, each in components.items()}
     manager, server = definitions["ManagerConfig"], definitions["ServerConfig"]
     del manager["properties"]["servers"]
+    # Only Python code can give a server in memory.
+    del server["properties"]["server"]
     _adjust_server(server["properties"])
     defaults = {name: each for name, each in server["properties"].items() if name in SHARED_FIELDS}
     definitions["Server"] = {

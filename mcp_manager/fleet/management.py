@@ -153,7 +153,7 @@ class FleetManagement(ABC):
         """Make the fleet match ``config.servers``: deploy what is missing, change what differs, remove the rest.
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
-        made from: ``url``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
+        made from: ``url``, ``server``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
         ``protocol_version``, ``auth``, ``headers``, ``headers_command``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
         ``max_response_bytes``. Everything else is changed in place: sessions, programs and calls under way go on. What
         ``scale()`` has set stays in force unless ``instances`` itself differs.

@@ -132,10 +132,10 @@ class DuplexTransport(ABC):
         """Accept batches from now on only if the revision has them; no version is sent with the messages."""
         self._may_batch = revision is None or revision in BATCHING_REVISIONS
 
-    async def listen(self) -> None:
+    async def listen(self) -> None:  # noqa: B027 (that is what it does)
         """Do nothing: the channel is open in both directions."""
 
-    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:  # noqa: B027 (there is none)
         """Return ``None``: all requests share one channel."""
 
     def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
