@@ -12,12 +12,14 @@ from mcp_manager.auth.caller import Caller
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.calls.for_caller import ForCaller
-from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.config import arguments
+from mcp_manager.config.fields.server import ServerFields
+from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.spec import ServerSpec
 from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
 from mcp_manager.fleet import Applied, WatchedFile
-from mcp_manager.fleet.fleet import ServerSpec
-from mcp_manager.fleet.rollout import Shift, Strategy
+from mcp_manager.fleet.rollout import RedeployFields, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.observation import Kinds
@@ -47,8 +49,10 @@ class PyMcpManager(ManagerRunner):
     Parameters
     ----------
     config_path
-        A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
-        defaults and no servers.
+        A configuration file with settings of the manager, and servers to deploy at the start; or anything else that
+        :class:`~mcp_manager.McpManager` can be made from: a :class:`ManagerConfig`, a mapping, a URL, a server object
+        of the packages ``mcp`` or ``fastmcp``, which runs on the manager's loop. ``None`` for the defaults and no
+        servers.
     token_store, redirect_handler, credentials
         See :class:`~mcp_manager.McpManager`; what is asynchronous is awaited on the manager's loop.
     on_state_change
@@ -69,7 +73,9 @@ class PyMcpManager(ManagerRunner):
             response = manager.execute("search", '{"method": "tools/list"}', timeout=10)
     """
 
-    def deploy_server(self, server_id: str, config_json: ServerSpec) -> None:
+    def deploy_server(
+        self, server_id: str, config_json: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> None:
         """Deploy a server: validate its configuration, register it, connect and probe it once.
 
         This takes at most ``connect_timeout_s``. A server that cannot be reached is not an error; see
@@ -80,7 +86,10 @@ class PyMcpManager(ManagerRunner):
         server_id
             The only key of the server, 1 to 256 characters without control characters.
         config_json
-            The configuration as JSON text, a mapping of the same shape, or a :class:`ServerConfig`.
+            The configuration as JSON text, a mapping of the same shape, a :class:`ServerConfig`, a URL, or anything
+            else that :meth:`McpManager.deploy` takes.
+        fields
+            Fields of :class:`ServerConfig`, which replace those of ``config_json``: ``url="https://…/mcp"``.
 
         Raises
         ------
@@ -91,11 +100,13 @@ class PyMcpManager(ManagerRunner):
         NotRunningError
             The manager is not started or was stopped; a ``RuntimeError``.
         """
-        self._wait(self._running().deploy(server_id, config_json))
+        self._wait(self._running().deploy(server_id, config_json, **fields))
 
-    async def deploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+    async def deploy_server_async(
+        self, server_id: str, config_json: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> None:
         """Deploy a server; see :meth:`deploy_server`."""
-        await self._await(self._running().deploy(server_id, config_json))
+        await self._await(self._running().deploy(server_id, config_json, **fields))
 
     def undeploy_server(self, server_id: str) -> None:
         """Remove a server; its calls under way get ``shutdown_grace_s`` to finish.
@@ -114,38 +125,38 @@ class PyMcpManager(ManagerRunner):
     def redeploy_server(
         self,
         server_id: str,
-        config_json: ServerSpec,
+        config_json: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> None:
         """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
         self._wait(
-            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
+            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **fields)
         )
 
     async def redeploy_server_async(
         self,
         server_id: str,
-        config_json: ServerSpec,
+        config_json: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> None:
         """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
         await self._await(
-            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
+            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **fields)
         )
 
-    def apply(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
-        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(_config_of(config)))
+    def apply(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
+        return self._wait(self._running().apply(manager_config_of(config)))
 
-    async def apply_async(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
-        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return await self._await(self._running().apply(_config_of(config)))
+    async def apply_async(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
+        return await self._await(self._running().apply(manager_config_of(config)))
 
     def watch(
         self,
@@ -365,10 +376,6 @@ class PyMcpManager(ManagerRunner):
 
     def _metrics_source(self) -> Source:
         return self._for_reading()._metrics_source()
-
-
-def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:
-    return load_manager_config(arguments.as_path(config)) if isinstance(config, str | PathLike) else config
 
 
 def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:

@@ -11,16 +11,19 @@ import weakref
 from collections.abc import Coroutine, Generator, Iterator, Mapping
 from os import PathLike
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.permanence import make_permanent
+from mcp_manager.auth.options import AuthOptions
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.loop_thread import LoopThread
-from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.config import arguments, load_manager_config
+from mcp_manager.config.naming import is_url
+from mcp_manager.config.sources import ManagerSource, manager_config_of
 from mcp_manager.errors import ConfigError, NotRunningError
 from mcp_manager.events.feed import OnStateChange
 from mcp_manager.fleet import Applied
@@ -30,7 +33,7 @@ from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
 from mcp_manager.runtime.signals import SignalHandler, hangup_signal
 
-__all__ = ["ManagerRunner"]
+__all__ = ["ManagerRunner", "RunnerOptions"]
 
 T = TypeVar("T")
 
@@ -64,6 +67,12 @@ class _Stopping:
             self._thread.join()
 
 
+class RunnerOptions(AuthOptions, total=False):
+    """The parameters of :class:`~mcp_manager.PyMcpManager` beside its configuration."""
+
+    on_state_change: OnStateChange | None
+
+
 class ManagerRunner(Unique):
     """Run one :class:`McpManager`, and the work of other threads and loops on its loop.
 
@@ -72,7 +81,7 @@ class ManagerRunner(Unique):
 
     def __init__(
         self,
-        config_path: str | PathLike[str] | None = None,
+        config_path: ManagerSource | None = None,
         *,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
@@ -83,8 +92,10 @@ class ManagerRunner(Unique):
         self._redirect_handler = redirect_handler
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
         self._credentials = credentials
-        self._config_path = config_path
-        self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
+        self._config_path: str | PathLike[str] | None = None
+        if isinstance(config_path, PathLike) or (isinstance(config_path, str) and not is_url(config_path.strip())):
+            self._config_path = config_path
+        self._config = manager_config_of(config_path)
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
         self._lock = threading.RLock()
         self._manager: McpManager | None = None
@@ -98,6 +109,13 @@ class ManagerRunner(Unique):
         self._home = 0
         self._is_inherited = False
         tell_of_forks(self)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], *, lenient: bool = False, **options: Unpack[RunnerOptions]) -> Self:
+        """Make a manager from a configuration file; see :meth:`McpManager.from_file`."""
+        manager = cls(load_manager_config(arguments.as_path(path), lenient=lenient), **options)
+        manager._config_path = path
+        return manager
 
     def _make_manager(self) -> McpManager:
         return McpManager(

@@ -1,13 +1,12 @@
-"""The configuration of one server and of the manager, as frozen structs whose ``repr`` masks credentials."""
+"""The configuration of one server, as a frozen struct whose ``repr`` masks credentials."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Unpack
 
 import msgspec
 from msgspec import Meta
 
-from mcp_manager._version import __version__
 from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.auth import AuthConfig
@@ -18,15 +17,16 @@ from mcp_manager.config.resilience import (
     FallbackConfig,
     HedgeConfig,
     LimitsConfig,
-    RetryBudgetConfig,
     RetryConfig,
 )
-from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
 from mcp_manager.errors import ConfigError
 
-__all__ = ["ManagerConfig", "ServerConfig"]
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.server import ServerFields
+
+__all__ = ["ServerConfig"]
 
 _ONE_PER_URL: Final = -1
 
@@ -136,6 +136,12 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Unknown fields of a client's configuration file, kept unchanged and never interpreted.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[ServerFields]) -> None: ...
+
+    _lists: ClassVar[tuple[str, ...]] = ("url",)
+
     name: str = ""
     server_type: str = "mcp"
     url: str | tuple[str, ...] | None = None
@@ -185,6 +191,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     extras: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.command is not None:
             msgspec.structs.force_setattr(self, "transport", "stdio")
         elif self.server is not None:
@@ -227,71 +234,3 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     def has_url_template(self) -> bool:
         """Whether ``url`` is a template, so that every instance has its own endpoint."""
         return isinstance(self.url, str) and is_template(self.url)
-
-
-class ManagerConfig(Settings, frozen=True, kw_only=True):
-    """Configure a manager and the servers that it deploys when it starts.
-
-    Parameters
-    ----------
-    servers
-        Server configurations by server id.
-    max_connections
-        The most HTTP connections at a time, over all servers; 0 sets no limit. Open event streams are counted
-        separately, up to the same number. Default: about half of the file descriptors that the process may have, from
-        16 to 10,000. Further calls wait in order until their deadlines.
-    max_connections_per_origin
-        The most connections to one scheme, host and port; 0 sets no limit. A call keeps its connection until its reply
-        is complete, so this also bounds the calls in flight to an origin.
-    http_lanes
-        Speak HTTP in compiled code on the connections that aiohttp opens. ``False`` sends every call as a plain aiohttp
-        request: same results, several times the cost.
-    connect_concurrency, probe_concurrency
-        How many servers are connected over HTTP, and how many are probed, at a time.
-    start_concurrency
-        How many programs are started at a time; 0 for sixteen per core. A program that only waits, for example for a
-        download, does not count. Starts for calls come first, then first starts, then restarts. Programs whose last
-        start failed have separate slots.
-    shutdown_timeout_s
-        Seconds ``stop()`` may take; then it ends by force whatever is left.
-    handler_timeout_s
-        Seconds a handler may take to answer a server's request, such as a question to the user; then the server gets an
-        error.
-    list_timeout_s
-        Seconds that ``list_all_tools()`` waits for the tools of a server if its caller gives no timeout.
-    max_concurrent, max_waiting, max_wait_s
-        The most calls in flight at a time, over all servers; 0 sets no limit. Up to ``max_waiting`` further calls wait
-        in order, each for up to ``max_wait_s`` seconds.
-    retry_budget
-        The budget for retries and hedges of all servers together; the budget of each server applies as well.
-    flight_records
-        How many of the latest calls to keep detailed records of; 0 keeps none.
-    max_tool_series
-        How many tools, over all servers, have metrics of their own: those that were used most recently. The rest of a
-        server's tools are counted together, as ``_other``. 0 counts no tools.
-    telemetry
-        What is exported to an OpenTelemetry collector, see :class:`TelemetryConfig`.
-    client_name, client_version
-        How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
-        characters.
-    """
-
-    servers: dict[str, ServerConfig] = {}
-    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    max_connections_per_origin: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
-    http_lanes: bool = True
-    connect_concurrency: Count = 64
-    start_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    probe_concurrency: Count = 64
-    shutdown_timeout_s: PositiveSeconds = 10.0
-    handler_timeout_s: PositiveSeconds = 300.0
-    list_timeout_s: PositiveSeconds = 5.0
-    max_concurrent: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
-    max_wait_s: Seconds = 1.0
-    retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
-    flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
-    max_tool_series: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
-    telemetry: TelemetryConfig = TelemetryConfig()
-    client_name: str = "mcp-manager"
-    client_version: str = __version__

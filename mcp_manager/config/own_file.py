@@ -11,7 +11,8 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config._transport import HTTP_ONLY, STDIO_ONLY
 from mcp_manager.config.building import build_with_all_problems
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import (
     SERVER_FIELDS,
     check_object,
@@ -19,8 +20,9 @@ from mcp_manager.config.parse import (
     nearest,
     refuse_unknown,
 )
-from mcp_manager.config.resilience import RetryBudgetConfig
-from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
+from mcp_manager.config.rates import RetryBudgetConfig
+from mcp_manager.config.telemetry import TelemetryConfig
+from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
     "INTERPOLATED",

@@ -19,14 +19,13 @@ from mcp_manager.config._transport import choose_transport, take_misplaced
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.model import ServerConfig
+from mcp_manager.config.rates import RateConfig, RetryBudgetConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
     FallbackConfig,
     HedgeConfig,
     LimitsConfig,
-    RateConfig,
-    RetryBudgetConfig,
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.own_file import SHARED_FIELDS
 
 __all__ = ["config_schema"]
