@@ -42,6 +42,26 @@ if TYPE_CHECKING:
         TracesConfig,
         load_manager_config,
     )
+    from mcp_manager.config.fields.auth import AuthFields
+    from mcp_manager.config.fields.health import BreakerFields, HealthFields, RestartFields
+    from mcp_manager.config.fields.manager import ManagerFields
+    from mcp_manager.config.fields.rates import RateFields, RetryBudgetFields
+    from mcp_manager.config.fields.resilience import (
+        BalancingFields,
+        DiscoveryFields,
+        FallbackFields,
+        HedgeFields,
+        LimitsFields,
+        RetryFields,
+    )
+    from mcp_manager.config.fields.server import ServerFields
+    from mcp_manager.config.fields.telemetry import TelemetryFields
+    from mcp_manager.config.fields.tls import TlsFields
+    from mcp_manager.config.fields.tools import ToolsFields
+    from mcp_manager.config.fields.traces import TracesFields
+    from mcp_manager.config.memory import ServerObject
+    from mcp_manager.config.sources import ManagerSource
+    from mcp_manager.config.spec import ServerSpec
     from mcp_manager.errors import (
         AuthError,
         CallError,
@@ -151,8 +171,11 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "AudioContent",
     "AuthConfig",
     "AuthError",
+    "AuthFields",
     "BalancingConfig",
+    "BalancingFields",
     "BreakerConfig",
+    "BreakerFields",
     "CIRCUIT_STATE_CLOSED",
     "CIRCUIT_STATE_HALF_OPEN",
     "CIRCUIT_STATE_OPEN",
@@ -177,6 +200,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Delivery",
     "DiscoverResult",
     "DiscoveryConfig",
+    "DiscoveryFields",
     "ElicitationRequest",
     "EmbeddedResource",
     "Event",
@@ -185,6 +209,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Exposition",
     "ExpositionStream",
     "FallbackConfig",
+    "FallbackFields",
     "FileTokenStore",
     "FleetChange",
     "FleetSnapshot",
@@ -194,17 +219,22 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
+    "HealthFields",
     "HedgeConfig",
+    "HedgeFields",
     "Icon",
     "ImageContent",
     "InputRequiredError",
     "InstanceSnapshot",
     "InvalidRequestError",
     "LimitsConfig",
+    "LimitsFields",
     "LogMessage",
     "LoopbackRedirect",
     "ManagerConfig",
+    "ManagerFields",
     "ManagerSnapshot",
+    "ManagerSource",
     "McpManager",
     "McpManagerError",
     "MemoryTokenStore",
@@ -221,6 +251,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "PyMcpManager",
     "PyServerInfo",
     "RateConfig",
+    "RateFields",
     "ReadResourceResult",
     "RedirectHandler",
     "Resource",
@@ -228,8 +259,11 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ResourceLink",
     "ResourceTemplate",
     "RestartConfig",
+    "RestartFields",
     "RetryBudgetConfig",
+    "RetryBudgetFields",
     "RetryConfig",
+    "RetryFields",
     "RolloutError",
     "Root",
     "RpcError",
@@ -248,10 +282,13 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerEvent",
     "ServerExistsError",
     "ServerExitedError",
+    "ServerFields",
     "ServerNotFoundError",
+    "ServerObject",
     "ServerRedeployed",
     "ServerScaled",
     "ServerSnapshot",
+    "ServerSpec",
     "ServerState",
     "ServerStateChanged",
     "ServerUndeployed",
@@ -264,8 +301,10 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Task",
     "TaskError",
     "TelemetryConfig",
+    "TelemetryFields",
     "TextContent",
     "TlsConfig",
+    "TlsFields",
     "TokenStore",
     "Tool",
     "ToolAnnotations",
@@ -277,7 +316,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolUseContent",
     "ToolsChanged",
     "ToolsConfig",
+    "ToolsFields",
     "TracesConfig",
+    "TracesFields",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "WatchedFile",
@@ -308,6 +349,19 @@ _MODULE_OF = {
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
             "TelemetryConfig TlsConfig ToolsConfig TracesConfig load_manager_config"
         ),
+        "mcp_manager.config.fields.auth": "AuthFields",
+        "mcp_manager.config.fields.health": "BreakerFields HealthFields RestartFields",
+        "mcp_manager.config.fields.manager": "ManagerFields",
+        "mcp_manager.config.fields.rates": "RateFields RetryBudgetFields",
+        "mcp_manager.config.fields.resilience": "BalancingFields DiscoveryFields FallbackFields HedgeFields LimitsFields RetryFields",
+        "mcp_manager.config.fields.server": "ServerFields",
+        "mcp_manager.config.fields.telemetry": "TelemetryFields",
+        "mcp_manager.config.fields.tls": "TlsFields",
+        "mcp_manager.config.fields.tools": "ToolsFields",
+        "mcp_manager.config.fields.traces": "TracesFields",
+        "mcp_manager.config.memory": "ServerObject",
+        "mcp_manager.config.sources": "ManagerSource",
+        "mcp_manager.config.spec": "ServerSpec",
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.calls.for_caller": "ForCaller",
         "mcp_manager.errors": (

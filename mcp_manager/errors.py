@@ -112,7 +112,7 @@ class ConfigProblem(NamedTuple):
     Attributes
     ----------
     path
-        The file.
+        The file; "" if a mapping was given instead.
     line, column
         Where in the file it is, counted from 1; ``None`` if not known.
     message
@@ -130,7 +130,7 @@ class ConfigProblem(NamedTuple):
         return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
+        return f"{self.place}: {self.message}" if self.path else self.message
 
 
 class ConfigError(McpManagerError, ValueError):

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
+from os import PathLike
 from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar, Unpack
@@ -18,7 +19,8 @@ from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.for_caller import CallsForCallers
 from mcp_manager.calls.routing import Routing
-from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.config import arguments, load_manager_config
+from mcp_manager.config.sources import ManagerSource, manager_config_of
 from mcp_manager.errors import RpcError
 from mcp_manager.events.feed import EventFeed, OnStateChange
 from mcp_manager.fleet.applying import Applying
@@ -58,13 +60,22 @@ from mcp_manager.verbs.fleet_tools import FleetTools
 from mcp_manager.verbs.tool_cache import ToolCache
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
-__all__ = ["McpManager"]
+__all__ = ["ManagerOptions", "McpManager"]
 
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
 # A bridge may show one client's notifications to all: no two clients may use the same token.
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
+
+
+class ManagerOptions(AuthOptions, total=False):
+    """The parameters of :class:`McpManager` beside its configuration."""
+
+    handlers: Handlers | HandlerMap | None
+    capabilities: Mapping[str, Any] | None
+    trace_context: TraceContext | None
+    on_state_change: OnStateChange | None
 
 
 class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
@@ -78,7 +89,16 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     Parameters
     ----------
     config
-        A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults and no servers.
+        What says which servers :meth:`start` deploys, and the settings of the manager; ``None`` for the defaults and no
+        servers. One of:
+
+        - a :class:`ManagerConfig`, or a :class:`ServerConfig` with a name
+        - the path of a configuration file; see also :meth:`from_file`
+        - a mapping as such a file has it, ours or a client's: ``{"servers": {…}}``, ``{"mcpServers": {…}}``; or servers
+          by id alone
+        - a URL: its host, with the port if it has one, is the id of the server
+        - a server object of the packages ``mcp`` or ``fastmcp``, which runs in this process; its name is the id
+        - a list of these
     handlers
         A :class:`Handlers`, or a mapping from method names to functions that are called as ``handler(server_id,
         params)``. They answer the requests of servers and receive their notifications; the client capabilities follow
@@ -107,14 +127,14 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     ::
 
         async with McpManager() as manager:
-            await manager.deploy("search", {"url": "https://search.example.com/mcp"})
+            await manager.deploy("search", url="https://search.example.com/mcp", tags=["web"])
             result = await manager.call_tool("search", "query", {"text": "mcp"}, timeout=10)
             print(result.text)
     """
 
     def __init__(
         self,
-        config: ManagerConfig | None = None,
+        config: ManagerSource | None = None,
         *,
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
@@ -123,7 +143,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         **authorization: Unpack[AuthOptions],
     ) -> None:
         super().__init__()
-        self._config = arguments.as_manager_config(config)
+        self._config = manager_config_of(config)
         capabilities = arguments.as_settings(capabilities, "capabilities")
         self._roots: Roots | None = None
         if isinstance(handlers, Handlers):
@@ -177,6 +197,26 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         tell_of_forks(self)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], *, lenient: bool = False, **options: Unpack[ManagerOptions]) -> Self:
+        """Make a manager from a configuration file, our own or that of an MCP client.
+
+        Parameters
+        ----------
+        path
+            The file; see :func:`load_manager_config`.
+        lenient
+            Leave out the servers that are wrong, with a warning for each problem, instead of raising an error.
+        options
+            The other parameters of the class.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be read or something in it is wrong; ``problems`` lists everything.
+        """
+        return cls(load_manager_config(arguments.as_path(path), lenient=lenient), **options)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsIndex, TypeVar, overload
 
 import msgspec
 
@@ -26,8 +28,31 @@ __all__ = [
     "PyServerInfo",
     "Rejection",
     "Selector",
+    "SequenceNotStr",
     "ServerState",
 ]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SequenceNotStr(Protocol[T_co]):
+    """A list, a tuple or any other sequence of texts, for type checkers: ``str`` is one of ``str``, too, and is refused."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Sequence[T_co]: ...
+    def __contains__(self, value: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[T_co]: ...
+    def __reversed__(self) -> Iterator[T_co]: ...
+    def index(self, value: Any, start: int = ..., stop: int = ..., /) -> int:
+        """Return the first index of a value."""
+        ...
+
+    def count(self, value: Any, /) -> int:
+        """Return how often a value occurs."""
+        ...
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,6 +82,17 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     server_type: str | None = None
     tool: str | None = None
+
+    if TYPE_CHECKING:
+        # For type checkers, which would otherwise accept a tuple only.
+        def __init__(
+            self,
+            *,
+            tag: str | None = None,
+            tags: SequenceNotStr[str] | AbstractSet[str] = (),
+            server_type: str | None = None,
+            tool: str | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         if self.tag is None and not self.tags and self.server_type is None and self.tool is None:

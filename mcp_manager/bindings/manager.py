@@ -15,11 +15,12 @@ from mcp_manager.bindings.mirror import deadline_of
 from mcp_manager.bindings.mirrors import ForCallerMirror, McpManagerMirror
 from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.calls.for_caller import ForCaller, check_caller
-from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.config.fields.server import ServerFields
+from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.spec import ServerSpec
 from mcp_manager.events.stream import EventStream
 from mcp_manager.fleet import Applied
-from mcp_manager.fleet.fleet import ServerSpec
-from mcp_manager.fleet.rollout import Shift, Strategy
+from mcp_manager.fleet.rollout import RedeployFields, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.observation import Kinds
@@ -83,8 +84,10 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
     Parameters
     ----------
     config_path
-        A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
-        defaults and no servers.
+        A configuration file with settings of the manager, and servers to deploy at the start; or anything else that
+        :class:`~mcp_manager.McpManager` can be made from: a :class:`ManagerConfig`, a mapping, a URL, a server object
+        of the packages ``mcp`` or ``fastmcp``, which runs on the manager's loop. ``None`` for the defaults and no
+        servers.
     handlers
         See :class:`~mcp_manager.McpManager`. Plain functions that answer requests of servers run in threads of their
         own and may block; coroutine functions, and whatever takes notifications, run on the manager's loop.
@@ -119,7 +122,9 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
     def _mirrored_for_reading(self) -> tuple[ManagerRunner, McpManager]:
         return self, self._for_reading()
 
-    def deploy_server(self, server_id: str, config_json: ServerSpec) -> FleetChange:
+    def deploy_server(
+        self, server_id: str, config_json: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> FleetChange:
         """Deploy a server: the same as :meth:`deploy`.
 
         This takes at most ``connect_timeout_s``. A server that cannot be reached is not an error. On the manager's own
@@ -130,7 +135,10 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
         server_id
             The only key of the server, 1 to 256 characters without control characters.
         config_json
-            The configuration as JSON text, a mapping of the same shape, or a :class:`ServerConfig`.
+            The configuration as JSON text, a mapping of the same shape, a :class:`ServerConfig`, a URL, or anything
+            else that :meth:`McpManager.deploy` takes.
+        fields
+            Fields of :class:`ServerConfig`, which replace those of ``config_json``: ``url="https://…/mcp"``.
 
         Raises
         ------
@@ -141,11 +149,13 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
         NotRunningError
             The manager is not started or was stopped; a ``RuntimeError``.
         """
-        return self.deploy(server_id, config_json)
+        return self.deploy(server_id, config_json, **fields)
 
-    async def deploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+    async def deploy_server_async(
+        self, server_id: str, config_json: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> None:
         """Deploy a server: the same as :meth:`deploy_async`; see :meth:`deploy_server`."""
-        await self.deploy_async(server_id, config_json)
+        await self.deploy_async(server_id, config_json, **fields)
 
     def undeploy_server(self, server_id: str) -> FleetChange:
         """Remove a server: the same as :meth:`undeploy`. Its calls under way get ``shutdown_grace_s`` to finish.
@@ -164,26 +174,26 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
     def redeploy_server(
         self,
         server_id: str,
-        config_json: ServerSpec,
+        config_json: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> FleetChange:
         """Replace a server's configuration without interrupting its service: the same as :meth:`redeploy`."""
-        return self.redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
+        return self.redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **fields)
 
     async def redeploy_server_async(
         self,
         server_id: str,
-        config_json: ServerSpec,
+        config_json: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> None:
         """Replace a server's configuration without interrupting its service: the same as :meth:`redeploy_async`."""
-        await self.redeploy_async(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
+        await self.redeploy_async(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **fields)
 
     def scale_server(self, server_id: str, instances: int) -> FleetChange:
         """Set how many instances a server has: the same as :meth:`scale`."""
@@ -209,13 +219,13 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
         """Return what makes calls for a caller; see :meth:`for_caller`."""
         return self.for_caller(caller)
 
-    def apply(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
-        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(_config_of(config)), twin="apply_async")
+    def apply(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
+        return self._wait(self._running().apply(manager_config_of(config)), twin="apply_async")
 
-    async def apply_async(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
-        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return await self._await(self._running().apply(_config_of(config)))
+    async def apply_async(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
+        return await self._await(self._running().apply(manager_config_of(config)))
 
     def watch(
         self,
@@ -410,10 +420,6 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
 
     def _metrics_source(self) -> Source:
         return self._for_reading()._metrics_source()
-
-
-def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:
-    return load_manager_config(arguments.as_path(config)) if isinstance(config, str | PathLike) else config
 
 
 async def _executed(

@@ -21,11 +21,13 @@ from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.fleet_change import FleetChange, begin
 from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.bindings.progress import ThreadReports
-from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.config import arguments, load_manager_config
+from mcp_manager.config.naming import is_url
+from mcp_manager.config.sources import ManagerSource, manager_config_of
 from mcp_manager.errors import ConfigError, NotRunningError
 from mcp_manager.events.feed import OnStateChange
 from mcp_manager.fleet import Applied
-from mcp_manager.manager import McpManager
+from mcp_manager.manager import ManagerOptions, McpManager
 from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
@@ -75,7 +77,7 @@ class ManagerRunner(Unique):
 
     def __init__(
         self,
-        config_path: str | PathLike[str] | None = None,
+        config_path: ManagerSource | None = None,
         *,
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
@@ -88,8 +90,10 @@ class ManagerRunner(Unique):
         self._trace_context = trace_context
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
         self._authorization = authorization
-        self._config_path = config_path
-        self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
+        self._config_path: str | PathLike[str] | None = None
+        if isinstance(config_path, PathLike) or (isinstance(config_path, str) and not is_url(config_path.strip())):
+            self._config_path = config_path
+        self._config = manager_config_of(config_path)
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
         self._lock = threading.RLock()
         self._manager: McpManager | None = None
@@ -103,6 +107,13 @@ class ManagerRunner(Unique):
         self._home = 0
         self._is_inherited = False
         tell_of_forks(self)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], *, lenient: bool = False, **options: Unpack[ManagerOptions]) -> Self:
+        """Make a manager from a configuration file; see :meth:`McpManager.from_file`."""
+        manager = cls(load_manager_config(arguments.as_path(path), lenient=lenient), **options)
+        manager._config_path = path
+        return manager
 
     def _make_manager(self) -> McpManager:
         return McpManager(

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import PurePath
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
-from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, parse_server_config, redact_url
+from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, naming, parse_server_config, redact_url
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import AuthError, InvalidRequestError, McpManagerError, ServerNotFoundError
 
 __all__ = ["Fleet", "eager", "file_of", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
-
-_URL: Final = re.compile(r"https?://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
-# Programs that run another program, whose name says more.
-_RUNNERS: Final = frozenset(
-    "npx npm pnpm pnpx bunx bun yarn deno node uvx uv pipx python python3 docker podman env".split()
-)
-_RUNNER_WORDS: Final = frozenset("run exec dlx x tool -m --from --with".split())
 
 
 class Fleet:
@@ -107,13 +98,13 @@ async def load(options: Options) -> Fleet:
     """
     source = options.config or ""
     if isinstance(source, CommandLine):
-        server_id = _id_of(source.argv)
+        server_id = naming.id_of_command(source.argv)
         command, *arguments = source.argv
         settings: dict[str, Any] = {"command": command, "args": arguments, **_environment(options.environment)}
     elif options.environment:
         raise InvalidRequestError("--env is for the program of a command line after --")
     elif is_url(source):
-        server_id = _host_of(source)
+        server_id = naming.id_of_url(source)
         settings = {"url": source}
     else:
         return Fleet(load_fleet_file(source, lenient=options.lenient), source, options.words)
@@ -140,7 +131,7 @@ def server_ids(source: str) -> list[str]:
 
 def is_url(source: str) -> bool:
     """Tell whether a source is the URL of a server."""
-    return _URL.match(source) is not None
+    return naming.is_url(source)
 
 
 def only(config: ManagerConfig, server_id: str) -> ManagerConfig:
@@ -191,24 +182,6 @@ def _environment(given: Iterable[str]) -> dict[str, Any]:
         "env": {name: value for name, equals, value in pairs if equals},
         "inherit_env": [name for name, equals, _ in pairs if not equals],
     }
-
-
-def _host_of(url: str) -> str:
-    found = _URL.match(url)
-    return (found[1] if found else "") or "server"
-
-
-def _id_of(argv: Sequence[str]) -> str:
-    """Name a program: by the package, module or script that it runs, if it is one that runs others."""
-    name = PurePath(argv[0]).name
-    for word in argv[1:] if re.sub(r"[\d.]+$", "", name) in _RUNNERS else ():
-        if word.startswith("-") or word in _RUNNER_WORDS or "=" in word:
-            continue
-        # @scope/package@version, image:tag, path/to/script.py
-        name = re.sub(r"(?<=.)(@|:).*$", "", PurePath(word).name)
-        break
-    name = re.sub(r"\.(py|js|mjs|cjs|ts|sh|exe)$", "", name)
-    return name if name and name.isprintable() else "server"
 
 
 class _AnyVariable(dict[str, str]):

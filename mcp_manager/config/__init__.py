@@ -6,21 +6,22 @@ from mcp_manager.config._url import redact_url, split_nameserver
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.load import load_manager_config
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
+from mcp_manager.config.rates import RateConfig, RetryBudgetConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
     FallbackConfig,
     HedgeConfig,
     LimitsConfig,
-    RateConfig,
-    RetryBudgetConfig,
     RetryConfig,
 )
-from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
+from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
+from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
     "AuthConfig",

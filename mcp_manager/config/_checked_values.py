@@ -31,7 +31,19 @@ _VALUES: Final = tuple(_DEFAULTS.values())
 _INDEXES: Final = range(len(_NAMES))
 # These are always checked in full: whether they are valid depends on other fields or on files.
 _SPECIAL: Final = frozenset(
-    {"command", "args", "cwd", "inherit_env", "transport", "auth", "headers_command", "tls", "proxy", "unix_socket"}
+    {
+        "server",
+        "command",
+        "args",
+        "cwd",
+        "inherit_env",
+        "transport",
+        "auth",
+        "headers_command",
+        "tls",
+        "proxy",
+        "unix_socket",
+    }
 )
 _EMPTY: Final = frozenset({"headers", "env", "extras"})
 _SECTIONS: Final = frozenset(name for name, value in _DEFAULTS.items() if isinstance(value, msgspec.Struct)) - _SPECIAL

@@ -25,6 +25,7 @@ TRANSPORT_SPELLINGS: Final = {
     "streamablehttp": "http",
     "stdio": "stdio",
     "sse": "sse",
+    "memory": "memory",
     "ws": "the WebSocket transport",
     "websocket": "the WebSocket transport",
 }
@@ -62,6 +63,9 @@ def check_settings(config: ServerConfig, path: str) -> None:
         check_headers(config.headers, at(path, "headers"))
         check_credentials(config, path)
         check_network(config, path)
+    elif config.server is not None:
+        if config.discovery.kind != "none":
+            raise FieldProblem(at(path, "discovery.kind"), "needs a url", "drop it: a server in memory has no address")
     else:
         if config.discovery.kind != "none":
             raise FieldProblem(

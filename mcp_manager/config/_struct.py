@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from mcp_manager.config._problem import FieldProblem, shown
 from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config._url import redact_url
 
-__all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "RpcCode", "Seconds", "Settings"]
+__all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "RpcCode", "Seconds", "Settings", "as_section"]
+
+S = TypeVar("S", bound="Settings")
 
 _YEAR_S: Final = 31_536_000.0
 _MASK: Final = "***"
@@ -32,7 +37,8 @@ RpcCode = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Base of the configuration structs; ``repr`` masks every field that may hold a credential.
 
-    Masking goes by field name, so that no caller can forget it.
+    Masking goes by field name, so that no caller can forget it. Lists become tuples, and mappings become the structs
+    that the fields hold.
     """
 
     _masked: ClassVar[frozenset[str]] = frozenset(
@@ -55,6 +61,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         }
     )
 
+    _lists: ClassVar[tuple[str, ...]] = ()
+    """The fields that may hold a tuple and whose default is none."""
+
+    def __post_init__(self) -> None:
+        shape = _shapes.get(type(self)) or _shape_of(type(self))
+        # Nearly always all values are what they should be; this is C alone, because fleets have many servers.
+        if not shape.kinds.issuperset(map(type, shape.values_of(self))):
+            self._reshape(shape.names)
+
+    def _reshape(self, names: tuple[str, ...]) -> None:
+        """Make tuples of lists, and structs of mappings."""
+        for name in names:
+            value = getattr(self, name)
+            default = self.__struct_defaults__[self.__struct_fields__.index(name)]
+            if isinstance(value, list):
+                msgspec.structs.force_setattr(self, name, tuple(value))
+            elif isinstance(default, Settings) and isinstance(value, Mapping):
+                msgspec.structs.force_setattr(self, name, as_section(type(default), value, name))
+
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         fields = []
         for name in self.__struct_fields__:
@@ -63,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
                 value = _mask(value)
             elif name == "url" and value is not None:
                 value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            elif name == "server" and value is not None:
+                value = type(value).__name__
             elif name == "proxy" and value not in (None, "", "env"):
                 value = redact_url(value)
             fields.append((name, value))
@@ -75,6 +102,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             for form in dict.fromkeys((*plain_forms(secret), repr(secret)[1:-1])):
                 text = text.replace(form, _MASK)
         return text
+
+
+class _Shape(NamedTuple):
+    """The fields of a struct that hold tuples or structs, how to read them, and the types that they should have."""
+
+    names: tuple[str, ...]
+    values_of: Callable[[Settings], tuple[Any, ...]]
+    kinds: frozenset[type]
+
+
+_shapes: Final[dict[type[Settings], _Shape]] = {}
+
+
+def _shape_of(kind: type[Settings]) -> _Shape:
+    fields = dict(zip(kind.__struct_fields__, kind.__struct_defaults__, strict=True))
+    names = tuple(
+        name for name, default in fields.items() if isinstance(default, tuple | Settings) or name in kind._lists
+    )
+    # Of a single name, attrgetter() returns the value and no tuple.
+    read: Callable[[Settings], tuple[Any, ...]] = attrgetter(*names, *names[:1]) if names else _nothing
+    shape = _Shape(names, read, frozenset({tuple, str, type(None), *(type(fields[name]) for name in names)}))
+    _shapes[kind] = shape
+    return shape
+
+
+def _nothing(settings: Settings) -> tuple[Any, ...]:
+    return ()
+
+
+def as_section(kind: type[S], value: Mapping[str, Any], path: str) -> S:
+    """Return a mapping as a struct; raises :class:`ConfigError` for a field that the struct does not have."""
+    for name in value:
+        if name not in kind.__struct_fields__:
+            import difflib  # noqa: PLC0415 - importing the package must not load it
+
+            near = difflib.get_close_matches(str(name)[:64], kind.__struct_fields__, n=1, cutoff=0.65)
+            hint = f"did you mean {near[0]!r}?" if near else f"the known fields are {', '.join(kind.__struct_fields__)}"
+            raise FieldProblem(path, f"unknown field {shown(str(name))}", hint).error("Invalid config")
+    return kind(**value)
 
 
 def _mask(value: object) -> object:

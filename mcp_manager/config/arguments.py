@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
-from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import ConfigError, InvalidRequestError, ServerNotFoundError
 
 __all__ = [
     "as_callback",
     "as_flag",
-    "as_manager_config",
     "as_object",
     "as_path",
     "as_seconds",
@@ -135,18 +133,6 @@ def as_settings(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise ConfigError(f"{name} must be a mapping, not {shown(value)}")
     return dict(value or {})
-
-
-def as_manager_config(config: ManagerConfig | None, name: str = "config") -> ManagerConfig:
-    """Return a configuration unchanged, the defaults for ``None``; raises :class:`ConfigError` for anything else."""
-    if config is None:
-        return ManagerConfig()
-    if not isinstance(config, ManagerConfig):
-        raise ConfigError(
-            f"{name} must be a ManagerConfig, not {shown(config)}",
-            hint="load_manager_config(path) reads a file, ManagerConfig(servers=...) takes server configurations",
-        )
-    return config
 
 
 def as_path(path: object) -> str:

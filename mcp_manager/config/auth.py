@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from mcp_manager.config._struct import PositiveSeconds, Settings
+
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.auth import AuthFields
 
 __all__ = ["AuthConfig"]
 
@@ -75,6 +78,10 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     dpop
         Bind tokens to a key and prove possession of the key with every request (RFC 9449); needs the extra ``oauth``.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[AuthFields]) -> None: ...
 
     type: Literal["none", "api_key", "bearer", "oauth"] = "none"
     key: str | None = None

@@ -31,12 +31,17 @@ def build_with_all_problems(
             if any(_follows(problem, each) for each in problems):
                 break
             problems.append(problem)
-            fields = copy.deepcopy(dict(source)) if len(problems) == 1 else fields
+            fields = _copied(source) if len(problems) == 1 else fields
             if not _take_out(fields, _within(problem, path)):
                 break
         else:
             return (None if problems else config), problems
     return None, problems
+
+
+def _copied(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the fields, but for a server in memory, which is itself."""
+    return {name: value if name == "server" else copy.deepcopy(value) for name, value in source.items()}
 
 
 def _follows(problem: FieldProblem, earlier: FieldProblem) -> bool:

@@ -25,6 +25,7 @@ class Effect(enum.IntEnum):
 EFFECTS: Final = {
     # What a session or a program is made from.
     "url": Effect.REPLACE,
+    "server": Effect.REPLACE,
     "command": Effect.REPLACE,
     "args": Effect.REPLACE,
     "env": Effect.REPLACE,
@@ -91,7 +92,13 @@ def difference(before: ServerConfig, after: ServerConfig) -> Difference:
     before, after
         Both were checked.
     """
-    if before == after:
+    # Server objects may define an equality of their own, but another object is another server.
+    if before == after and before.server is after.server:
         return _NONE
-    fields = tuple(each for each in after.__struct_fields__ if getattr(before, each) != getattr(after, each))
+    fields = tuple(
+        each
+        for each in after.__struct_fields__
+        if getattr(before, each) is not getattr(after, each)
+        and (each == "server" or getattr(before, each) != getattr(after, each))
+    )
     return Difference(max((EFFECTS.get(each, Effect.REPLACE) for each in fields), default=Effect.NOTHING), fields)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 from msgspec import Meta
 
 from mcp_manager.config._struct import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
+
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.health import BreakerFields, HealthFields, RestartFields
 
 __all__ = ["BreakerConfig", "HealthConfig", "RestartConfig"]
 
@@ -53,6 +56,10 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
         Codes of JSON-RPC errors that count as failures of the server, at most 64, such as ``(-32603,)``. Empty by
         default: a server that answers is alive, and many servers answer one caller's bad arguments with -32603.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[BreakerFields]) -> None: ...
 
     enabled: bool = True
     window_s: PositiveSeconds = 10.0
@@ -112,6 +119,10 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
         at most 300 s.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[HealthFields]) -> None: ...
+
     enabled: bool = True
     interval_s: PositiveSeconds = 30.0
     unhealthy_interval_s: PositiveSeconds = 5.0
@@ -148,6 +159,10 @@ class RestartConfig(Settings, frozen=True, kw_only=True):
         ``health.fall`` probes in a row unanswered while no call to it was within its deadline. Any message on its
         standard output is a sign of life; output on its standard error is not.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[RestartFields]) -> None: ...
 
     initial_s: PositiveSeconds = 1.0
     max_s: PositiveSeconds = 60.0

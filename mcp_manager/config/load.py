@@ -17,7 +17,9 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config.building import build_with_all_problems
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.mapping import plain_document
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.own_file import (
     INTERPOLATED,
     MANAGER_ALONE,
@@ -30,12 +32,12 @@ from mcp_manager.config.own_file import (
     manager_problems,
     switched_off,
 )
-from mcp_manager.config.parse import check_server_id, decode_json, warn_of_near_misses
+from mcp_manager.config.parse import check_server_config, check_server_id, decode_json, warn_of_near_misses
 from mcp_manager.config.problems import FileProblems
 from mcp_manager.config.reading import Document, read_document
 from mcp_manager.errors import ConfigError, ConfigProblem
 
-__all__ = ["FleetFile", "load_fleet_file", "load_manager_config"]
+__all__ = ["FleetFile", "load_fleet_file", "load_fleet_mapping", "load_manager_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,13 +120,26 @@ def load_fleet_file(
         raise ConfigError(f"the path of a configuration file must be text or a Path, not of type {type(path).__name__}")
     filled_in = NotedVariables(os.environ if environment is None else environment)
     found = FileProblems(os.fspath(path), is_lenient=lenient)
-    result = _Loading(filled_in, found).load(Path(path))
+    return _outcome(_Loading(filled_in, found).load(Path(path)), found, filled_in)
+
+
+def load_fleet_mapping(source: Mapping[Any, Any], *, lenient: bool = False) -> FleetFile:
+    """Read a mapping with the contents of a configuration file, our own or a client's, as such a file is read.
+
+    In ``servers``, it may hold what no file can: a :class:`ServerConfig`, a server object, a URL as it is.
+    """
+    filled_in = NotedVariables(os.environ)
+    found = FileProblems("", is_lenient=lenient)
+    return _outcome(_Loading(filled_in, found).read(source), found, filled_in)
+
+
+def _outcome(result: FleetFile | None, found: FileProblems, filled_in: NotedVariables) -> FleetFile:
     if result is not None and found.are_bearable:
         problems = found.told(_secrets(filled_in))
         for problem in problems:
             logger.warning("%s; the server is left out", problem)
         if found.left_out:
-            logger.warning("%s: %d more problems; their servers are left out", os.fspath(path), found.left_out)
+            logger.warning("%s: %d more problems; their servers are left out", found.name, found.left_out)
         return result._replace(problems=problems)
     error = found.error(_secrets(filled_in))
     try:
@@ -157,6 +172,18 @@ class _Loading:
             self._found.add(problem)
             return None
         self._found.document = document
+        return self._settled(document)
+
+    def read(self, source: Mapping[Any, Any]) -> FleetFile | None:
+        """Return what a mapping holds, or ``None`` if that is not known."""
+        try:
+            # Its name makes it no client's file. It has no text, so problems have no place in it.
+            return self._settled(Document(Path("mapping"), "json", "", plain_document(source)))
+        except FieldProblem as problem:
+            self._found.add(problem)
+        return None
+
+    def _settled(self, document: Document) -> FleetFile | None:
         try:
             if self._is_own(document):
                 return self._own(document)
@@ -194,6 +221,9 @@ class _Loading:
                 text = "the same id is in servers and in mcpServers"
                 self._found.add(FieldProblem(where, text, "rename or remove one"), is_of_server=True)
                 self._left_out.append(server_id)
+            elif isinstance(settings, ServerConfig):
+                # In a mapping only.
+                self._servers[server_id] = check_server_config(settings, server_id=server_id)
             elif not isinstance(settings, dict):
                 self._found.add(FieldProblem(where, f"expected an object, got {describe(settings)}"), is_of_server=True)
                 self._left_out.append(server_id)

@@ -1,13 +1,12 @@
-"""The configuration of one server and of the manager, as frozen structs whose ``repr`` masks credentials."""
+"""The configuration of one server, as a frozen struct whose ``repr`` masks credentials."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Unpack
 
 import msgspec
 from msgspec import Meta
 
-from mcp_manager._version import __version__
 from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.auth import AuthConfig
@@ -18,14 +17,16 @@ from mcp_manager.config.resilience import (
     FallbackConfig,
     HedgeConfig,
     LimitsConfig,
-    RetryBudgetConfig,
     RetryConfig,
 )
-from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
+from mcp_manager.errors import ConfigError
 
-__all__ = ["ManagerConfig", "ServerConfig"]
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.server import ServerFields
+
+__all__ = ["ServerConfig"]
 
 _ONE_PER_URL: Final = -1
 
@@ -33,7 +34,7 @@ _ONE_PER_URL: Final = -1
 class ServerConfig(Settings, frozen=True, kw_only=True):
     """Describe one MCP server: where it is, how to call it, and how to keep it alive.
 
-    Give exactly one of ``url`` and ``command``. The constructor checks nothing;
+    Give exactly one of ``url``, ``command`` and ``server``. The constructor checks nothing;
     :func:`~mcp_manager.config.check_server_config` does.
 
     Parameters
@@ -45,6 +46,9 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     url
         An ``http`` or ``https`` URL without user name, password and fragment; or a template with ``{i}`` (zero-padded:
         ``{i:02d}``), which becomes 0, 1, … for the instances; or one URL per instance.
+    server
+        A server object in memory instead of a URL or a program: one of the packages ``mcp`` or ``fastmcp``. It runs in
+        this process, on the manager's loop, with one run for each instance. Only Python code can give it.
     command, args, cwd
         The program of a stdio server (never run through a shell), its arguments and its working directory.
     env
@@ -53,7 +57,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Names of variables to pass on from this process, in addition to the few harmless ones that every child gets
         (``PATH``, ``HOME``, ``LANG`` and the like).
     transport
-        Set automatically: ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or
+        Set automatically: ``stdio`` with a ``command``, ``memory`` with a ``server``, else ``http``. A configuration may name it, as ``transport`` or
         ``type``. ``sse`` is HTTP+SSE, the transport of 2024-11-05; ``http`` falls back to it by itself.
     protocol_version
         ``auto`` detects what the server speaks. ``stateless`` and ``handshake`` allow only the revisions without or
@@ -132,15 +136,22 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Unknown fields of a client's configuration file, kept unchanged and never interpreted.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[ServerFields]) -> None: ...
+
+    _lists: ClassVar[tuple[str, ...]] = ("url",)
+
     name: str = ""
     server_type: str = "mcp"
     url: str | tuple[str, ...] | None = None
+    server: Any = None
     command: str | None = None
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
-    transport: Literal["http", "sse", "stdio"] = "http"
+    transport: Literal["http", "sse", "stdio", "memory"] = "http"
     protocol_version: Literal[
         "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
     ] = "auto"
@@ -180,8 +191,11 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     extras: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.command is not None:
             msgspec.structs.force_setattr(self, "transport", "stdio")
+        elif self.server is not None:
+            msgspec.structs.force_setattr(self, "transport", "memory")
         if self.instances == _ONE_PER_URL:
             count = len(self.url) if isinstance(self.url, tuple) else 1
             # The constructor checks nothing, so this may be anything; the full check reports it.
@@ -189,6 +203,16 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
             if discovers and isinstance(self.url, str):
                 count = self.max_instances
             msgspec.structs.force_setattr(self, "instances", count)
+
+    def __reduce__(self) -> Any:
+        if self.server is not None:
+            raise ConfigError("a configuration with a server in memory can be neither pickled nor copied deeply")
+        return super().__reduce__()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the manager itself starts the server: as a child process, or in memory."""
+        return self.transport in ("stdio", "memory")
 
     def instance_url(self, index: int) -> str:
         """Return the URL of instance ``index``, counted from 0, with a template filled in.
@@ -210,71 +234,3 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     def has_url_template(self) -> bool:
         """Whether ``url`` is a template, so that every instance has its own endpoint."""
         return isinstance(self.url, str) and is_template(self.url)
-
-
-class ManagerConfig(Settings, frozen=True, kw_only=True):
-    """Configure a manager and the servers that it deploys when it starts.
-
-    Parameters
-    ----------
-    servers
-        Server configurations by server id.
-    max_connections
-        The most HTTP connections at a time, over all servers; 0 sets no limit. Open event streams are counted
-        separately, up to the same number. Default: about half of the file descriptors that the process may have, from
-        16 to 10,000. Further calls wait in order until their deadlines.
-    max_connections_per_origin
-        The most connections to one scheme, host and port; 0 sets no limit. A call keeps its connection until its reply
-        is complete, so this also bounds the calls in flight to an origin.
-    http_lanes
-        Speak HTTP in compiled code on the connections that aiohttp opens. ``False`` sends every call as a plain aiohttp
-        request: same results, several times the cost.
-    connect_concurrency, probe_concurrency
-        How many servers are connected over HTTP, and how many are probed, at a time.
-    start_concurrency
-        How many programs are started at a time; 0 for sixteen per core. A program that only waits, for example for a
-        download, does not count. Starts for calls come first, then first starts, then restarts. Programs whose last
-        start failed have separate slots.
-    shutdown_timeout_s
-        Seconds ``stop()`` may take; then it ends by force whatever is left.
-    handler_timeout_s
-        Seconds a handler may take to answer a server's request, such as a question to the user; then the server gets an
-        error.
-    list_timeout_s
-        Seconds that ``list_all_tools()`` waits for the tools of a server if its caller gives no timeout.
-    max_concurrent, max_waiting, max_wait_s
-        The most calls in flight at a time, over all servers; 0 sets no limit. Up to ``max_waiting`` further calls wait
-        in order, each for up to ``max_wait_s`` seconds.
-    retry_budget
-        The budget for retries and hedges of all servers together; the budget of each server applies as well.
-    flight_records
-        How many of the latest calls to keep detailed records of; 0 keeps none.
-    max_tool_series
-        How many tools, over all servers, have metrics of their own: those that were used most recently. The rest of a
-        server's tools are counted together, as ``_other``. 0 counts no tools.
-    telemetry
-        What is exported to an OpenTelemetry collector, see :class:`TelemetryConfig`.
-    client_name, client_version
-        How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
-        characters.
-    """
-
-    servers: dict[str, ServerConfig] = {}
-    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    max_connections_per_origin: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
-    http_lanes: bool = True
-    connect_concurrency: Count = 64
-    start_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    probe_concurrency: Count = 64
-    shutdown_timeout_s: PositiveSeconds = 10.0
-    handler_timeout_s: PositiveSeconds = 300.0
-    list_timeout_s: PositiveSeconds = 5.0
-    max_concurrent: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
-    max_wait_s: Seconds = 1.0
-    retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
-    flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
-    max_tool_series: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
-    telemetry: TelemetryConfig = TelemetryConfig()
-    client_name: str = "mcp-manager"
-    client_version: str = __version__

@@ -9,19 +9,20 @@ import msgspec
 
 from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
+from mcp_manager.config._transport import HTTP_ONLY, STDIO_ONLY
 from mcp_manager.config.building import build_with_all_problems
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import (
-    HTTP_ONLY,
     SERVER_FIELDS,
-    STDIO_ONLY,
     check_object,
     convert,
     nearest,
     refuse_unknown,
 )
-from mcp_manager.config.resilience import RetryBudgetConfig
-from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
+from mcp_manager.config.rates import RetryBudgetConfig
+from mcp_manager.config.telemetry import TelemetryConfig
+from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
     "INTERPOLATED",
@@ -49,7 +50,7 @@ _MERGED: Final = frozenset(
         "fallback", "limits",
     }
 )  # fmt: skip
-_NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"})
+_NOT_SHARED: Final = frozenset({"name", "url", "command", "server", "transport", "extras"})
 SHARED_FIELDS: Final = SERVER_FIELDS - _NOT_SHARED
 """The fields of a server that can be defaults."""
 _MOST_COMPARED: Final = 100
@@ -70,7 +71,9 @@ class Defaults(NamedTuple):
 
     def applied_to(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the fields of a server with those of the defaults that apply to its transport."""
-        skipped = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
+        skipped: tuple[str, ...] = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
+        if own.get("server") is not None:
+            skipped = (*HTTP_ONLY, *STDIO_ONLY)
         merged = {name: value for name, value in self.fields.items() if name not in skipped}
         if own.get("unix_socket") or str(own.get("url")).lower().startswith("http+unix:"):
             # A server on a unix socket uses no proxy, so a default one does not apply.

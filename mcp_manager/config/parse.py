@@ -10,22 +10,22 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from mcp_manager.config._checked_values import is_known, is_plain_id, learn
-from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
+from mcp_manager.config._checks import check_settings, check_text
 from mcp_manager.config._interpolate import has_placeholder
 from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
+from mcp_manager.config._transport import choose_transport, take_misplaced
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.model import ServerConfig
+from mcp_manager.config.rates import RateConfig, RetryBudgetConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
     FallbackConfig,
     HedgeConfig,
     LimitsConfig,
-    RateConfig,
-    RetryBudgetConfig,
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
@@ -37,24 +37,22 @@ logger = logging.getLogger(__name__)
 
 PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
-STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
-HTTP_ONLY: Final = ("headers", "headers_command", "auth", "tls", "proxy", "unix_socket")
-_FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
-_ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
 _NEVER_LITERAL: Final = ("url", "headers", "env", "auth", "proxy")
-_DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
-_CREDENTIALS: Final = (
-    "key",
-    "token",
-    "token_file",
-    "token_command",
-    "client_secret",
-    "private_key",
-    "assertion",
-    "idp_client_secret",
-)
 _NULLABLE: Final = frozenset(
-    {"url", "command", "cwd", "args", "env", "headers", "headers_command", "auth", "tls", "proxy", "unix_socket"}
+    {
+        "url",
+        "command",
+        "server",
+        "cwd",
+        "args",
+        "env",
+        "headers",
+        "headers_command",
+        "auth",
+        "tls",
+        "proxy",
+        "unix_socket",
+    }
 )
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
@@ -223,8 +221,8 @@ def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig
 def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, path: str = "") -> ServerConfig:
     """Build and check a configuration; raises :class:`FieldProblem` for a field below ``path``."""
     fields, foreign = _split(source, path, lenient=lenient)
-    _choose_transport(fields, path)
-    misplaced = _misplaced(fields, path, lenient=lenient)
+    choose_transport(fields, path)
+    misplaced = take_misplaced(fields, path, lenient=lenient)
     if foreign or misplaced:
         fields["extras"] = {**fields.get("extras", {}), **foreign, **misplaced}
     for name, section in _SECTIONS.items():
@@ -368,67 +366,13 @@ def _split(source: Mapping[Any, Any], path: str, *, lenient: bool) -> tuple[dict
         if name not in SERVER_FIELDS and name != "type":
             foreign[name] = value
         elif value is not None or name not in _NULLABLE:
-            fields[name] = plain(value, join(path, name))
+            fields[name] = value if name == "server" else plain(value, join(path, name))
     if foreign and not lenient:
         refuse_unknown(next(iter(foreign)), ServerConfig.__struct_fields__, path)
     if not isinstance(fields.get("extras", {}), dict):
         raise FieldProblem(join(path, "extras"), f"expected an object, got {describe(fields['extras'])}")
     warn_of_near_misses(foreign, ServerConfig.__struct_fields__, path)
     return fields, foreign
-
-
-def _choose_transport(fields: dict[str, Any], path: str) -> None:
-    """Set ``transport`` from its two field names and its spellings, and check it against ``url`` and ``command``."""
-    chosen: str | None = None
-    for name in ("type", "transport"):
-        if name not in fields:
-            continue
-        value = fields.pop(name)
-        where = join(path, name)
-        if not isinstance(value, str):
-            raise FieldProblem(where, f"expected a string, got {describe(value)}")
-        transport = TRANSPORT_SPELLINGS.get(value.lower())
-        if transport is None:
-            raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http', 'sse' or 'stdio'")
-        if transport not in ("http", "sse", "stdio"):
-            raise FieldProblem(where, f"{transport} is not supported yet", "use 'http', 'sse' or 'stdio'")
-        if chosen not in (None, transport):
-            raise FieldProblem(where, "contradicts type", "give one of type and transport")
-        chosen = transport
-    if "url" in fields and "command" in fields:
-        raise FieldProblem(join(path, "command"), "cannot be combined with url", "give one of url and command")
-    if chosen == "stdio" and "url" in fields:
-        raise FieldProblem(join(path, "url"), "cannot be combined with the stdio transport", "give a command instead")
-    if chosen in ("http", "sse") and "command" in fields:
-        raise FieldProblem(
-            join(path, "command"), f"cannot be combined with the {chosen} transport", "give a url instead"
-        )
-    if "url" not in fields and "command" not in fields:
-        missing = "command" if chosen == "stdio" else "url"
-        raise FieldProblem(join(path, missing), "missing", "give url for an HTTP server or command for a stdio server")
-    fields["transport"] = "stdio" if "command" in fields else chosen or "http"
-
-
-def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str, Any]:
-    """Remove and return the fields that do not apply to the transport; without ``lenient``, they are an error."""
-    stdio = fields["transport"] == "stdio"
-    found: dict[str, Any] = {}
-    for name in HTTP_ONLY if stdio else STDIO_ONLY:
-        if not fields.get(name) or (name == "auth" and _is_no_auth(fields[name])):
-            continue
-        if name == "tls" and fields[name] == _DEFAULT_TLS:
-            continue
-        found[name] = fields.pop(name)
-        text = f"does not apply to {'a stdio' if stdio else 'an HTTP'} server"
-        if not lenient:
-            hint = _FOR_A_PROGRAM if stdio and name in ("headers", "headers_command", "auth") else _ONLY_FOR[stdio]
-            raise FieldProblem(join(path, name), text, hint)
-        logger.warning("%s: %s, ignored", join(path, name), text)
-    return found
-
-
-def _is_no_auth(auth: object) -> bool:
-    return isinstance(auth, dict) and auth.get("type") in (None, "none") and not any(map(auth.get, _CREDENTIALS))
 
 
 def _check_shapes(fields: dict[str, Any], path: str) -> None:

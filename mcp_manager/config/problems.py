@@ -16,6 +16,7 @@ from mcp_manager.errors import ConfigError, ConfigProblem
 __all__ = ["FileProblems"]
 
 _PREFIX: Final = "Invalid config file"
+_OF_A_MAPPING: Final = "Invalid configuration"
 _MOST: Final = 1_000
 _MOST_SHOWN: Final = 50
 _TOLD_PLACE: Final = re.compile(r"line (\d+)(?:, column (\d+))?")
@@ -38,7 +39,7 @@ class FileProblems:
     Parameters
     ----------
     path
-        The file, as its user named it.
+        The file, as its user named it; "" for a mapping.
     is_lenient
         Whether the file is used all the same if they are of single servers.
     """
@@ -52,6 +53,11 @@ class FileProblems:
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    @property
+    def name(self) -> str:
+        """What is invalid, for messages."""
+        return f"{_PREFIX} {self._path}" if self._path else _OF_A_MAPPING
 
     @property
     def is_full(self) -> bool:
@@ -93,7 +99,7 @@ class FileProblems:
         problems = self.told(secrets)
         if len(problems) == 1:
             problem = self._found[0].problem
-            error = problem.error(f"{_PREFIX} {problems[0].place}")
+            error = problem.error(f"{_PREFIX} {problems[0].place}" if self._path else _OF_A_MAPPING)
             message = error.message if problems[0].line is None else _OWN_PLACE.sub(r"\1\2", error.message)
             error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)
@@ -102,7 +108,7 @@ class FileProblems:
             if len(problems) > len(lines):
                 lines.append(f"and {len(problems) - len(lines)} more")
             total = f"{len(problems)} problems" if len(problems) < _MOST else f"at least {len(problems)} problems"
-            error = ConfigError("\n".join([f"{_PREFIX} {self._path}: {total}", *lines]))
+            error = ConfigError("\n".join([f"{self.name}: {total}", *lines]))
         error.problems = problems
         return error
 

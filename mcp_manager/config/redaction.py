@@ -64,7 +64,7 @@ def masked_so_far(text: str, hidden: Collection[str]) -> str:
 
 def shown_place(config: ServerConfig, place: str) -> str:
     """Return a server's program or URL for display, with its secrets masked."""
-    shown = place if config.command is not None else redact_url(place)
+    shown = redact_url(place) if config.url is not None else place
     return masked(shown, {form for each in config.hidden_texts for form in plain_forms(each)})
 
 

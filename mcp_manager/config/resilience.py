@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
+import msgspec
 from msgspec import Meta
 
-from mcp_manager.config._struct import Count, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._struct import Count, PositiveSeconds, Rate, Seconds, Settings, as_section
+from mcp_manager.config.rates import RateConfig, RetryBudgetConfig
+
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.resilience import (
+        BalancingFields,
+        DiscoveryFields,
+        FallbackFields,
+        HedgeFields,
+        LimitsFields,
+        RetryFields,
+    )
 
 __all__ = [
     "BalancingConfig",
@@ -14,8 +27,6 @@ __all__ = [
     "FallbackConfig",
     "HedgeConfig",
     "LimitsConfig",
-    "RateConfig",
-    "RetryBudgetConfig",
     "RetryConfig",
 ]
 
@@ -23,8 +34,6 @@ Weight = Annotated[float, Meta(gt=0.0, le=1e6)]
 """The relative share of the traffic that an instance takes."""
 Tier = Annotated[int, Meta(ge=0, le=15)]
 """The priority group of an instance: 0 takes traffic before 1, and so on."""
-PerSecond = Annotated[float, Meta(ge=0.0, le=1e9)]
-"""A rate per second; the field says what 0 means."""
 Many = Annotated[int, Meta(ge=0, le=1_000_000)]
 """A number of things; the field says what 0 means."""
 
@@ -65,6 +74,10 @@ class BalancingConfig(Settings, frozen=True, kw_only=True):
         Seconds that a key is remembered after its last call, and how many keys are remembered.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[BalancingFields]) -> None: ...
+
     policy: Literal["p2c", "least_connections", "round_robin", "weighted", "random", "consistent"] = "p2c"
     weights: tuple[Weight, ...] = ()
     tiers: tuple[Tier, ...] = ()
@@ -97,29 +110,15 @@ class DiscoveryConfig(Settings, frozen=True, kw_only=True):
         Name servers to use instead of the system's: ``address``, ``address:port`` or ``[address]:port``.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[DiscoveryFields]) -> None: ...
+
     kind: Literal["none", "dns", "srv"] = "none"
     refresh_s: PositiveSeconds = 30.0
     min_refresh_s: PositiveSeconds = 5.0
     timeout_s: PositiveSeconds = 5.0
     nameservers: tuple[str, ...] = ()
-
-
-class RetryBudgetConfig(Settings, frozen=True, kw_only=True):
-    """Configure how many retries and hedges are allowed in addition to the calls themselves (Finagle, RetryBudget).
-
-    Parameters
-    ----------
-    ratio
-        Retries and hedges allowed per call of the last ``ttl_s`` seconds, from 0 to 1.
-    min_per_s
-        Retries and hedges per second allowed on top, so that a server with few calls has some; 0 for none.
-    ttl_s
-        Seconds that a call counts towards ``ratio``, above 0.
-    """
-
-    ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
-    min_per_s: PerSecond = 10.0
-    ttl_s: PositiveSeconds = 10.0
 
 
 class RetryConfig(Settings, frozen=True, kw_only=True):
@@ -146,6 +145,10 @@ class RetryConfig(Settings, frozen=True, kw_only=True):
     tools
         Whether calls of a tool are ``safe`` or ``unsafe`` to repeat, by tool name; overrides the tool's hints.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[RetryFields]) -> None: ...
 
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     backoff_s: PositiveSeconds = 0.05
@@ -177,6 +180,10 @@ class HedgeConfig(Settings, frozen=True, kw_only=True):
         The largest share of calls that may be hedged, above 0 and at most 1.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[HedgeFields]) -> None: ...
+
     enabled: bool = False
     quantile: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.95
     min_delay_s: Seconds = 0.005
@@ -203,24 +210,13 @@ class FallbackConfig(Settings, frozen=True, kw_only=True):
         A fixed result by method, or by tool as ``tools/call:<name>``.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[FallbackFields]) -> None: ...
+
     tag: str | None = None
     stale_s: Seconds = 0.0
     static: dict[str, Any] = {}
-
-
-class RateConfig(Settings, frozen=True, kw_only=True):
-    """Configure how many calls per second are admitted (GCRA, ITU-T I.371).
-
-    Parameters
-    ----------
-    rate
-        Calls per second on average; 0 sets no limit.
-    burst
-        Calls that may arrive at once after a pause, at least 1.
-    """
-
-    rate: PerSecond = 0.0
-    burst: Count = 1
 
 
 class LimitsConfig(Settings, frozen=True, kw_only=True):
@@ -256,6 +252,10 @@ class LimitsConfig(Settings, frozen=True, kw_only=True):
         How many times what the server accepts is still sent to it, from 1 to 100.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[LimitsFields]) -> None: ...
+
     concurrency: Literal["aimd", "gradient", "off"] = "aimd"
     initial: Count = 20
     min: Count = 1
@@ -269,3 +269,13 @@ class LimitsConfig(Settings, frozen=True, kw_only=True):
     shedding: bool = False
     shed_window_s: PositiveSeconds = 120.0
     shed_ratio: Annotated[float, Meta(ge=1.0, le=100.0)] = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tools: dict[str, Any] = self.tools
+        if isinstance(tools, dict) and not all(isinstance(each, RateConfig) for each in tools.values()):
+            rates = {
+                name: as_section(RateConfig, each, f"tools.{name}") if isinstance(each, Mapping) else each
+                for name, each in tools.items()
+            }
+            msgspec.structs.force_setattr(self, "tools", rates)

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS
-from mcp_manager.config.model import ManagerConfig, ServerConfig
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.own_file import SHARED_FIELDS
 
 __all__ = ["config_schema"]
@@ -37,6 +38,8 @@ def config_schema() -> dict[str, Any]:
     definitions = {name: _described(name, each) for name, each in components.items()}
     manager, server = definitions["ManagerConfig"], definitions["ServerConfig"]
     del manager["properties"]["servers"]
+    # Only Python code can give a server in memory.
+    del server["properties"]["server"]
     _adjust_server(server["properties"])
     defaults = {name: each for name, each in server["properties"].items() if name in SHARED_FIELDS}
     definitions["Server"] = {

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Unpack
 
-from msgspec import Meta
+import msgspec
 
-from mcp_manager.config._struct import PositiveSeconds, Settings
+from mcp_manager.config._struct import PositiveSeconds, Settings, as_section
+from mcp_manager.config.traces import TracesConfig
 
-__all__ = ["TelemetryConfig", "TracesConfig"]
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.telemetry import TelemetryFields
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-"""A share of calls, from 0 to 1."""
-
-
-class TracesConfig(Settings, frozen=True, kw_only=True):
-    """Configure which calls are traced; the decision is made before a call, or for ``errors`` and ``slow`` after it.
-
-    Parameters
-    ----------
-    ratio
-        The share of calls without an incoming trace that are traced. Default: what ``OTEL_TRACES_SAMPLER`` and
-        ``OTEL_TRACES_SAMPLER_ARG`` say, else 0.01.
-    parent
-        Let the incoming trace decide for calls that have one; ``False`` applies ``ratio`` to them, too.
-    errors
-        Trace calls that fail, after the fact.
-    slow
-        Trace calls that take longer than this quantile of their server's latest calls, after the fact; ``off``
-        traces none of them.
-    tail_per_s
-        The most traces a second that are made after the fact.
-    content_bytes
-        How many bytes of the arguments and of the result of a traced tool call are recorded. They may contain secrets;
-        0 records none.
-    """
-
-    ratio: Share | None = None
-    parent: bool = True
-    errors: bool = True
-    slow: Literal["off", "p95", "p99"] = "p99"
-    tail_per_s: Annotated[float, Meta(ge=0.0, le=10_000.0)] = 10.0
-    content_bytes: Annotated[int, Meta(ge=0, le=65_536)] = 0
+__all__ = ["TelemetryConfig"]
 
 
 class TelemetryConfig(Settings, frozen=True, kw_only=True):
@@ -71,6 +43,10 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
         Whether the caller's ``baggage`` is passed on to servers with the trace context.
     """
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[TelemetryFields]) -> None: ...
+
     metrics: bool = False
     traces: TracesConfig | None = None
     endpoint: str | None = None
@@ -78,6 +54,12 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
     temporality: Literal["cumulative", "delta"] | None = None
     buckets: Literal["exponential", "semconv"] | None = None
     propagate_baggage: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        traces: object = self.traces
+        if isinstance(traces, Mapping):
+            msgspec.structs.force_setattr(self, "traces", as_section(TracesConfig, traces, "traces"))
 
     @property
     def is_on(self) -> bool:

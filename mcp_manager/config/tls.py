@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Unpack
+
 from mcp_manager.config._struct import Settings
+
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.tls import TlsFields
 
 __all__ = ["TlsConfig"]
 
@@ -26,6 +31,10 @@ class TlsConfig(Settings, frozen=True, kw_only=True):
         ``False`` accepts every certificate, of any issuer and for any name, so that others can read and change the
         traffic. It is logged as a warning and shown by ``server(id)`` and ``snapshot()``.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[TlsFields]) -> None: ...
 
     ca_file: str | None = None
     cert_file: str | None = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Unpack
 
 from msgspec import Meta
 
 from mcp_manager.config._struct import Settings
+
+if TYPE_CHECKING:
+    from mcp_manager.config.fields.tools import ToolsFields
 
 __all__ = ["ALL_TOOLS", "ToolsConfig", "is_pattern"]
 
@@ -36,6 +39,12 @@ class ToolsConfig(Settings, frozen=True, kw_only=True):
     deny
         The tools that are forbidden, even if ``allow`` names them.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[ToolsFields]) -> None: ...
+
+    _lists: ClassVar[tuple[str, ...]] = ("allow",)
 
     allow: ToolPatterns | None = None
     deny: ToolPatterns = ()

@@ -12,11 +12,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from mcp_manager.config import ManagerConfig, ServerConfig
-from mcp_manager.config.arguments import as_manager_config, shown
+from mcp_manager.config.arguments import shown
 from mcp_manager.config.changes import Effect, difference
+from mcp_manager.config.spec import ServerSpec
 from mcp_manager.errors import ConfigError, McpManagerError, ServerNotFoundError
 from mcp_manager.events.records import ConfigApplied
-from mcp_manager.fleet.fleet import MOMENT_S, Fleet, ServerSpec, check, collector_paused
+from mcp_manager.fleet.fleet import MOMENT_S, Fleet, check, collector_paused
 from mcp_manager.fleet.rollout import RolloutPlan
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.phase import Phase, not_running
@@ -129,7 +130,7 @@ class Applying:
         """
         if config is None:
             raise ConfigError("config must be a ManagerConfig, not None")
-        servers: Mapping[str, ServerSpec] = as_manager_config(config).servers
+        servers: Mapping[str, ServerSpec] = config.servers
         async with self._turn:
             self._check_running()
             wanted: dict[str, ServerConfig | None] = {}

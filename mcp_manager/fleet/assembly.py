@@ -156,6 +156,19 @@ class Assembly:
     def _transport(self, session: SessionTemplate, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
+        if config.server is not None:
+            # Few managers have one.
+            from mcp_manager.transports.memory.transport import MemoryTransport  # noqa: PLC0415
+
+            return MemoryTransport(
+                config,
+                server_id=server_id,
+                sink=sink,
+                timer=self._timer,
+                secrets=session.secrets,
+                check=session.check_frame,
+                context=self._host.context,
+            )
         if config.command is not None:
             output = OutputWriter(self.events.outputs.of(server_id), index, session.secrets)
             # The variables that a new program inherits may have changed since the last one.
@@ -200,7 +213,9 @@ class Assembly:
 
 def _check_provided(server_id: str, config: ServerConfig) -> None:
     """Raise :class:`ConfigError` for a server whose configuration leaves no room for a credential provider."""
-    if config.command is not None:
+    if config.server is not None:
+        problem, hint = "do not apply to a server in memory", "the object has its own settings"
+    elif config.command is not None:
         problem, hint = "do not apply to a stdio server", "pass credentials to a child process in env"
     elif config.auth.type != "none" or config.headers_command:
         problem, hint = "are given both in its configuration and to the manager", "drop auth and headers_command"

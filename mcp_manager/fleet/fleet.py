@@ -12,13 +12,9 @@ from functools import partial
 from typing import Any, Final
 
 from mcp_manager._core.router import Router
-from mcp_manager.config import (
-    ServerConfig,
-    check_server_config,
-    parse_server_config,
-    validate_server_id,
-)
+from mcp_manager.config import ServerConfig
 from mcp_manager.config.arguments import check_server_id
+from mcp_manager.config.spec import ServerSpec, server_config_of
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -44,9 +40,6 @@ from mcp_manager.session import SessionTemplate
 __all__ = ["MOMENT_S", "Fleet", "ServerSpec", "check", "collector_paused", "end_all"]
 
 _log = logging.getLogger(__name__)
-
-ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
-"""A server's configuration: the struct, a mapping, or JSON text."""
 
 MOMENT_S: Final = 0.25
 """How much longer callers wait than an attempt to connect may take, because its error says more than theirs."""
@@ -125,9 +118,9 @@ class Fleet:
         self.servers.clear()
         return supervisors
 
-    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+    async def deploy(self, server_id: str, config: ServerSpec | None, fields: Mapping[str, Any]) -> None:
         """Deploy a server: register it, connect to it and probe it once."""
-        supervisor, added = self.register(server_id, check(server_id, config))
+        supervisor, added = self.register(server_id, check(server_id, config, fields))
         await self.connect(supervisor, added)
 
     async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
@@ -191,7 +184,7 @@ class Fleet:
         supervisor = self.supervisor_of(server_id)
         await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
 
-    async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
+    async def redeploy(self, server_id: str, config: ServerConfig, plan: RolloutPlan) -> None:
         """Replace a server's configuration while it serves."""
         supervisor = self.supervisor_of(server_id)
         task, template = await self._begin_rollout(supervisor, config, plan)
@@ -204,7 +197,7 @@ class Fleet:
         self._conclude(supervisor, template, task)
 
     async def _begin_rollout(
-        self, supervisor: Supervisor, config: ServerSpec, plan: RolloutPlan
+        self, supervisor: Supervisor, config: ServerConfig, plan: RolloutPlan
     ) -> tuple[asyncio.Task[None], SessionTemplate]:
         server_id = supervisor.server_id
         parsed = check(server_id, config)
@@ -421,13 +414,9 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def check(server_id: str, config: ServerSpec) -> ServerConfig:
+def check(server_id: str, config: ServerSpec | None, fields: Mapping[str, Any] | None = None) -> ServerConfig:
     """Return a checked configuration; raises :class:`ConfigError` or :class:`ScaleError` for one that cannot be used."""
-    if isinstance(config, ServerConfig):
-        parsed = check_server_config(config, server_id=server_id)
-    else:
-        validate_server_id(server_id)
-        parsed = parse_server_config(config, server_id=server_id)
+    parsed = server_config_of(server_id, config, fields)
     if parsed.instances != 1 or parsed.discovery.kind != "none":
         check_instances(server_id, parsed, parsed.instances)
     return parsed

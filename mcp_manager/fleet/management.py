@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from os import PathLike
 from typing import Unpack
 
-from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.config import arguments
+from mcp_manager.config.fields.server import ServerFields
+from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.spec import ServerSpec
 from mcp_manager.errors import ConfigError
 from mcp_manager.fleet.applying import Applied, Applying
 from mcp_manager.fleet.file_watch import FileWatch, WatchedFile
-from mcp_manager.fleet.fleet import Fleet, ServerSpec
-from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
+from mcp_manager.fleet.fleet import Fleet, check
+from mcp_manager.fleet.rollout import RedeployFields, RolloutPlan, Strategy, split_shift
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.runtime.effects import takes_effect_at_once
 
@@ -30,7 +33,7 @@ class FleetManagement(ABC):
         """Raise :class:`NotRunningError` unless the manager runs, on this loop."""
 
     @takes_effect_at_once
-    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+    async def deploy(self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]) -> None:
         """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``.
 
         A server that cannot be reached is not an error: it is deployed, ``Unhealthy``, and retried for ever. A program
@@ -42,7 +45,12 @@ class FleetManagement(ABC):
         server_id
             Identifies the server: 1 to 256 characters without control characters.
         config
-            Its configuration as a :class:`ServerConfig`, a mapping or JSON text; it is checked in any form.
+            What describes it, checked in any form: a :class:`ServerConfig`; a mapping of its fields; a URL; a list of a
+            program and its arguments; a list of URLs, one for each instance; a JSON object as text; a server object of
+            the packages ``mcp`` or ``fastmcp``, which then runs in this process, on the manager's loop. ``None`` if
+            ``fields`` describe it.
+        fields
+            Fields of :class:`ServerConfig`. They replace those of ``config``, each as a whole.
 
         Raises
         ------
@@ -52,7 +60,7 @@ class FleetManagement(ABC):
             The id is in use.
         """
         self._check_running()
-        await self._fleet.deploy(server_id, config)
+        await self._fleet.deploy(server_id, config, fields)
 
     @takes_effect_at_once
     async def undeploy(self, server_id: str) -> None:
@@ -70,11 +78,11 @@ class FleetManagement(ABC):
     async def redeploy(
         self,
         server_id: str,
-        config: ServerSpec,
+        config: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> None:
         """Replace a server's configuration without interrupting its service, whatever differs; see also :meth:`apply`.
 
@@ -88,8 +96,8 @@ class FleetManagement(ABC):
 
         Parameters
         ----------
-        server_id, config
-            As for :meth:`deploy`.
+        server_id, config, fields
+            As for :meth:`deploy`: together they are the whole new configuration, and nothing of the old one stays.
         strategy
             ``blue_green`` starts all new instances, which then take over together.
 
@@ -123,8 +131,10 @@ class FleetManagement(ABC):
             An argument is invalid, or there is no such server; nothing was changed.
         """
         self._check_running()
+        shift, own = split_shift(fields)
         plan = RolloutPlan(strategy=strategy, verify_tools=verify_tools, **shift)
-        await self._fleet.redeploy(server_id, config, plan)
+        self._fleet.supervisor_of(server_id)
+        await self._fleet.redeploy(server_id, check(server_id, config, own), plan)
 
     @takes_effect_at_once
     async def scale(self, server_id: str, instances: int) -> None:
@@ -154,11 +164,11 @@ class FleetManagement(ABC):
         self._check_running()
         await self._fleet.scale(server_id, instances)
 
-    async def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet match ``config.servers``: deploy what is missing, change what differs, remove the rest.
+    async def apply(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest.
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
-        made from: ``url``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
+        made from: ``url``, ``server``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
         ``protocol_version``, ``auth``, ``headers``, ``headers_command``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
         ``max_response_bytes``. Everything else is changed in place: sessions, programs and calls under way go on. What
         ``scale()`` has set stays in force unless ``instances`` itself differs.
@@ -166,6 +176,11 @@ class FleetManagement(ABC):
         One call waits for another. Other methods may change the fleet meanwhile. It waits for servers for at most
         ``connect_timeout_s``. If it is cancelled, each server has either its old or its new configuration. The
         manager's own settings are fixed at its creation and do not change.
+
+        Parameters
+        ----------
+        config
+            A :class:`ManagerConfig`, or anything else that a manager can be made from; a file is read at once.
 
         Returns
         -------
@@ -179,7 +194,7 @@ class FleetManagement(ABC):
             ``config``, or one of its servers, is invalid; nothing was changed.
         """
         self._check_running()
-        return await self._applying.apply(config)
+        return await self._applying.apply(manager_config_of(config))
 
     async def watch(
         self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False

@@ -10,6 +10,7 @@ import msgspec
 
 from mcp_manager._core.router import Router
 from mcp_manager.config.arguments import shown
+from mcp_manager.config.fields.server import ServerFields
 from mcp_manager.errors import CallError, ConfigError, RolloutError
 from mcp_manager.fleet.canary import Trial
 from mcp_manager.fleet.verification import ToolCheck, listed_tools, what_is_amiss
@@ -18,7 +19,7 @@ from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import SessionTemplate
 
-__all__ = ["Rollout", "RolloutPlan", "Shift", "Strategy"]
+__all__ = ["RedeployFields", "Rollout", "RolloutPlan", "Shift", "Strategy", "split_shift"]
 
 Strategy = Literal["blue_green", "rolling", "canary"]
 """How traffic moves to the new instances; see :meth:`McpManager.redeploy`."""
@@ -37,6 +38,17 @@ class Shift(TypedDict, total=False):
     percentage: float
     canary_s: float
     min_calls: int
+
+
+class RedeployFields(ServerFields, Shift, total=False):
+    """The keyword arguments of :meth:`McpManager.redeploy`: fields of a server, and how traffic shifts to it."""
+
+
+def split_shift(fields: RedeployFields) -> tuple[Shift, dict[str, Any]]:
+    """Return what says how traffic shifts, and the fields of the server."""
+    given: dict[str, Any] = dict(fields)
+    shift: Any = {name: given.pop(name) for name in Shift.__annotations__ if name in given}
+    return shift, given
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -210,8 +210,8 @@ class Watch:
 
     @property
     def is_child(self) -> bool:
-        """Whether it is a child process of this one."""
-        return self.config.transport == "stdio"
+        """Whether the manager itself starts it: as a child process, or in memory."""
+        return self.config.runs_here
 
     @property
     def doubt(self) -> str:

@@ -134,7 +134,7 @@ class Source:
         # Most servers have none of these, and with many servers each look into a dictionary counts.
         recoveries, restarts = supervisor.recoveries, supervisor.restarts
         config, desired = supervisor.config, supervisor.desired
-        connections = self._http.clients.open_connections(server_id) if config.transport != "stdio" else ready
+        connections = self._http.clients.open_connections(server_id) if config.url is not None else ready
         busy = inflight if inflight < connections else connections
         return [
             healthy,

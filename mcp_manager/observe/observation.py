@@ -309,7 +309,7 @@ class Observation(ABC):
         supervisor = self._supervisor_of(server_id)
         if supervisor.config.command is None:
             raise ConfigError(
-                f"server {server_id!r} is a URL: only programs write to a standard error", server_id=server_id
+                f"server {server_id!r} is no program: only programs write to a standard error", server_id=server_id
             )
         return self._events.outputs.of(server_id).read(follow=arguments.as_flag(follow, "follow"), home=self._loop)
 

@@ -254,4 +254,6 @@ def _instance(read: Backend, now_ns: int) -> InstanceSnapshot:
 
 
 def _where(config: ServerConfig, index: int) -> str:
+    if config.server is not None:
+        return type(config.server).__name__
     return shown_place(config, config.command if config.command is not None else config.instance_url(index))

@@ -291,7 +291,7 @@ def is_shared(own: SessionTemplate, caller: Caller) -> bool:
     InvalidRequestError
         They do, and the caller carries credentials, which a program cannot be given with a call.
     """
-    if own.config.command is None:
+    if own.config.url is not None:
         return False
     if caller.carries_credentials:
         raise InvalidRequestError(

@@ -114,7 +114,7 @@ def no_handshake(template: SessionTemplate) -> CallError:
 
 def _way_to(config: ServerConfig) -> str:
     """Return how a server is reached if that is not direct, so that nobody looks for the fault at the server only."""
-    if config.transport == "stdio" or (config.proxy is None and config.unix_socket is None):
+    if config.runs_here or (config.proxy is None and config.unix_socket is None):
         return ""
     # Imported late, as all that needs aiohttp; whoever waits for a handshake has imported it.
     from yarl import URL  # noqa: PLC0415
@@ -127,12 +127,12 @@ def _way_to(config: ServerConfig) -> str:
 def not_ready_yet(template: SessionTemplate, attempt: Attempt) -> DeadlineExceededError:
     """Make the error for a caller whose deadline passes while the attempt goes on."""
     server_id = template.server_id
-    if template.config.transport != "stdio":
+    if not template.config.runs_here:
         return DeadlineExceededError(
             "the session was not ready within the deadline", server_id=server_id, delivery="not_sent"
         )
     error = DeadlineExceededError(
-        f"the program is {attempt.stage}",
+        f"the {'program' if template.config.command is not None else 'server'} is {attempt.stage}",
         server_id=server_id,
         delivery="not_sent",
         hint=attempt.session.last_words or "it has written nothing yet; use a longer timeout",

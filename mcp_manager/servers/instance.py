@@ -92,7 +92,7 @@ class Instance:
         self._lost: LostSessions | None = None
         self._closing = False
         # Only for child processes: the manager cannot restart a URL, which may be tried again at once.
-        self._restart = RestartDelay() if template.config.transport == "stdio" else None
+        self._restart = RestartDelay() if template.config.runs_here else None
         # Whether the last attempt to make a session failed.
         self._has_failed = False
         # How many starts in a row have timed out.
@@ -370,7 +370,7 @@ class Instance:
         try:
             await attempt.turn.granted()
             attempt.began_at = asyncio.get_running_loop().time()
-            if self.template.config.transport == "stdio":
+            if self.template.config.runs_here:
                 await start_program(self.template, attempt, self._overruns)
             else:
                 await reach_endpoint(self.template, attempt, partial(self._on_overdue, attempt))

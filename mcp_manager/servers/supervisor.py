@@ -461,7 +461,7 @@ class Supervisor:
             return
         self._set_availability(instance)
         now_ns = self._clock()
-        is_child = instance.template.config.transport == "stdio"
+        is_child = instance.template.config.runs_here
         self.renewals += error is None and instance.generation > 1
         if error is None and (is_child or instance.generation == 1):
             # A new process starts with a closed circuit: the old one's failures do not count against it.

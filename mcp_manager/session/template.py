@@ -237,9 +237,9 @@ class SessionTemplate:
     def endpoint_key(self, index: int) -> str:
         """Return the key under which the era of an endpoint is kept: its origin, and its address if DNS found it.
 
-        "" for a program, which all instances run.
+        "" for a program or a server in memory, which all instances run.
         """
-        if self.config.command is not None:
+        if self.config.url is None:
             return ""
         from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
 

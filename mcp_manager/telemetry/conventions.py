@@ -30,7 +30,7 @@ TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 TOOL_RESULT: Final = "gen_ai.tool.call.result"
 PROMPT: Final = "gen_ai.prompt.name"
 TRANSPORT: Final = "network.transport"
-TRANSPORTS: Final = {"stdio": "pipe"}
+TRANSPORTS: Final = {"stdio": "pipe", "memory": "inproc"}
 """Values of ``network.transport`` by our own names; all others are ``tcp``."""
 NETWORK_PROTOCOL: Final = "network.protocol.name"
 ADDRESS: Final = "server.address"

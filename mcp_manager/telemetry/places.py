@@ -16,7 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 def place_of(config: ServerConfig) -> dict[str, Any]:
     """Return the transport of a server, and its host and port if all of its instances share them."""
     found: dict[str, Any] = {TRANSPORT: TRANSPORTS.get(config.transport, "tcp")}
-    if config.transport == "stdio":
+    if config.runs_here:
         return found
     found[NETWORK_PROTOCOL] = "http"
     if isinstance(config.url, str) and not config.has_url_template and config.unix_socket is None:

@@ -6,17 +6,18 @@ from typing import Unpack
 
 from mcp_manager.bindings.fleet_change import FleetChange
 from mcp_manager.bindings.mirror import Mirror
-from mcp_manager.config import ManagerConfig
+from mcp_manager.config.fields.server import ServerFields
+from mcp_manager.config.sources import ManagerSource
+from mcp_manager.config.spec import ServerSpec
 from mcp_manager.fleet.applying import Applied
 from mcp_manager.fleet.file_watch import WatchedFile
-from mcp_manager.fleet.fleet import ServerSpec
-from mcp_manager.fleet.rollout import Shift, Strategy
+from mcp_manager.fleet.rollout import RedeployFields, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 
 class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     """The public methods of :class:`FleetManagement`, for callers on any thread and loop."""
 
-    def deploy(self, server_id: str, config: ServerSpec) -> FleetChange:
+    def deploy(self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]) -> FleetChange:
         """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``.
 
         A server that cannot be reached is not an error: it is deployed, ``Unhealthy``, and retried for ever. A program
@@ -28,7 +29,12 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
         server_id
             Identifies the server: 1 to 256 characters without control characters.
         config
-            Its configuration as a :class:`ServerConfig`, a mapping or JSON text; it is checked in any form.
+            What describes it, checked in any form: a :class:`ServerConfig`; a mapping of its fields; a URL; a list of a
+            program and its arguments; a list of URLs, one for each instance; a JSON object as text; a server object of
+            the packages ``mcp`` or ``fastmcp``, which then runs in this process, on the manager's loop. ``None`` if
+            ``fields`` describe it.
+        fields
+            Fields of :class:`ServerConfig`. They replace those of ``config``, each as a whole.
 
         Raises
         ------
@@ -38,7 +44,9 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
             The id is in use.
         """
 
-    async def deploy_async(self, server_id: str, config: ServerSpec) -> None:
+    async def deploy_async(
+        self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> None:
         """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``; see :meth:`deploy`."""
 
     def undeploy(self, server_id: str) -> FleetChange:
@@ -56,11 +64,11 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     def redeploy(
         self,
         server_id: str,
-        config: ServerSpec,
+        config: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> FleetChange:
         """Replace a server's configuration without interrupting its service, whatever differs; see also :meth:`apply`.
 
@@ -74,8 +82,8 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
 
         Parameters
         ----------
-        server_id, config
-            As for :meth:`deploy`.
+        server_id, config, fields
+            As for :meth:`deploy`: together they are the whole new configuration, and nothing of the old one stays.
         strategy
             ``blue_green`` starts all new instances, which then take over together.
 
@@ -112,11 +120,11 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     async def redeploy_async(
         self,
         server_id: str,
-        config: ServerSpec,
+        config: ServerSpec | None = None,
         *,
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
-        **shift: Unpack[Shift],
+        **fields: Unpack[RedeployFields],
     ) -> None:
         """Replace a server's configuration without interrupting its service, whatever differs; see also :meth:`apply`. See :meth:`redeploy`."""
 
@@ -148,11 +156,11 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     async def scale_async(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it. See :meth:`scale`."""
 
-    def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet match ``config.servers``: deploy what is missing, change what differs, remove the rest.
+    def apply(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest.
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
-        made from: ``url``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
+        made from: ``url``, ``server``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
         ``protocol_version``, ``auth``, ``headers``, ``headers_command``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
         ``max_response_bytes``. Everything else is changed in place: sessions, programs and calls under way go on. What
         ``scale()`` has set stays in force unless ``instances`` itself differs.
@@ -160,6 +168,11 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
         One call waits for another. Other methods may change the fleet meanwhile. It waits for servers for at most
         ``connect_timeout_s``. If it is cancelled, each server has either its old or its new configuration. The
         manager's own settings are fixed at its creation and do not change.
+
+        Parameters
+        ----------
+        config
+            A :class:`ManagerConfig`, or anything else that a manager can be made from; a file is read at once.
 
         Returns
         -------
@@ -173,8 +186,8 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
             ``config``, or one of its servers, is invalid; nothing was changed.
         """
 
-    async def apply_async(self, config: ManagerConfig) -> Applied:
-        """Make the fleet match ``config.servers``: deploy what is missing, change what differs, remove the rest; see :meth:`apply`."""
+    async def apply_async(self, config: ManagerSource) -> Applied:
+        """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest; see :meth:`apply`."""
 
     def watch(
         self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from mcp_manager.config._problem import FieldProblem, entry, join
+from mcp_manager.config._transport import HTTP_ONLY, STDIO_ONLY
 from mcp_manager.config.clients.dialects import COMMON_FIELDS, COMMON_HARMLESS, FOREIGN_FIELDS, Dialect, Field
 from mcp_manager.config.clients.placeholders import Surroundings, escaped, rewritten, rewritten_in
 from mcp_manager.config.model import ServerConfig
-from mcp_manager.config.parse import HTTP_ONLY, STDIO_ONLY, nearest
+from mcp_manager.config.parse import nearest
 
 __all__ = ["Entry"]
 

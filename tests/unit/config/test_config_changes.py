@@ -27,8 +27,8 @@ def test_every_field_is_classified() -> None:
 @pytest.mark.parametrize("field", ServerConfig.__struct_fields__)
 def test_a_change_of_one_field_requires_what_the_table_says(field: str) -> None:
     found = difference(BEFORE, changed(**{field: ("other",)}))
-    # With a command, the transport is another one, too.
-    assert found == (EFFECTS[field], ("command", "transport") if field == "command" else (field,))
+    # With a command or a server in memory, the transport is another one, too.
+    assert found == (EFFECTS[field], (field, "transport") if field in ("command", "server") else (field,))
 
 
 def test_equal_configurations_require_nothing() -> None:

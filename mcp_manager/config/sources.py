@@ -1,0 +1,139 @@
+"""What a manager may be made from: a configuration, a file, a mapping, URLs, or server objects in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.fields.manager import ManagerFields
+from mcp_manager.config.load import load_fleet_mapping, load_manager_config
+from mcp_manager.config.manager import ManagerConfig
+from mcp_manager.config.memory import ServerObject, is_server_object
+from mcp_manager.config.model import ServerConfig
+from mcp_manager.config.naming import is_url
+from mcp_manager.config.spec import server_config_of, server_id_of
+from mcp_manager.errors import ConfigError
+
+__all__ = ["ManagerSource", "manager_config_of"]
+
+ManagerSource = (
+    ManagerConfig
+    | ServerConfig
+    | ManagerFields
+    | Mapping[str, Any]
+    | ServerObject
+    | str
+    | os.PathLike[str]
+    | Sequence["ManagerSource"]
+)
+"""What a manager is made from; see :class:`~mcp_manager.McpManager`."""
+
+_ACCEPTED: Final = (
+    "give a ManagerConfig, the path of a file, a URL, a server object of mcp or fastmcp, a mapping such as "
+    '{"servers": {…}} or {"mcpServers": {…}}, or a list of these'
+)
+_PLACES: Final = ("url", "command", "server")
+_PREFIX: Final = "Invalid configuration"
+
+
+def manager_config_of(source: ManagerSource | None, *, lenient: bool = False) -> ManagerConfig:
+    """Return the configuration that a source stands for.
+
+    Parameters
+    ----------
+    source
+        See :class:`~mcp_manager.McpManager`; ``None`` for the defaults and no servers.
+    lenient
+        Leave out servers that are wrong, with a warning for each problem, instead of raising an error.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, something in it is wrong, or it is of another kind. ``problems`` lists everything that is
+        wrong in a file or mapping.
+    """
+    if source is None:
+        return ManagerConfig()
+    if isinstance(source, ManagerConfig):
+        return source
+    if isinstance(source, str) and not is_url(source.strip()):
+        return load_manager_config(_path(source), lenient=lenient)
+    if isinstance(source, os.PathLike):
+        return load_manager_config(source, lenient=lenient)
+    if isinstance(source, Mapping) and not _is_one_server(source):
+        return load_fleet_mapping(_by_tables(source), lenient=lenient).config
+    if isinstance(source, str | ServerConfig | Mapping) or is_server_object(source):
+        return _of_one_server(source)
+    if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
+        return _joined([manager_config_of(each, lenient=lenient) for each in source])
+    raise ConfigError(f"a manager cannot be made from a value of type {type(source).__name__}", hint=_ACCEPTED)
+
+
+def _path(text: str) -> str:
+    if text.lstrip().startswith("{"):
+        raise ConfigError(
+            "a manager cannot be made from JSON text: a text is a URL or the path of a file",
+            hint="give the mapping itself, json.loads(text)",
+        )
+    return text
+
+
+def _is_one_server(source: Mapping[Any, Any]) -> bool:
+    """Tell whether a mapping has the fields of one server at its top."""
+    for name in _PLACES:
+        value = source.get(name)
+        if isinstance(value, str | list | tuple) or is_server_object(value):
+            return True
+    return False
+
+
+def _of_one_server(source: Any) -> ManagerConfig:
+    try:
+        server_id = server_id_of(source)
+    except FieldProblem as problem:
+        error = problem.error(_PREFIX)
+    else:
+        return ManagerConfig(servers={server_id: server_config_of(server_id, source)})
+    try:
+        raise error
+    finally:
+        # Break the reference cycle: the traceback refers to this frame.
+        del error
+
+
+def _by_tables(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return a mapping as the tables of a file: servers by id, without any table, are those of ``servers``."""
+    # For mappings only.
+    from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
+    from mcp_manager.config.own_file import TABLES  # noqa: PLC0415
+
+    if not source or any(name in TABLES or (isinstance(name, str) and is_table(name)) for name in source):
+        return source
+    return {"servers": source} if all(map(_is_server, source.values())) else source
+
+
+def _is_server(value: object) -> bool:
+    if isinstance(value, str):
+        return is_url(value)
+    return isinstance(value, ServerConfig | Mapping | list | tuple) or is_server_object(value)
+
+
+def _joined(configs: Sequence[ManagerConfig]) -> ManagerConfig:
+    """Return one configuration with the servers of several; only one of them may have settings of the manager."""
+    servers: dict[str, ServerConfig] = {}
+    for config in configs:
+        for server_id, server in config.servers.items():
+            if server_id in servers:
+                hint = "give a mapping of servers by id instead of a list, or name the servers"
+                raise ConfigError(f"{_PREFIX}: two servers have the id {server_id!r}", server_id=server_id, hint=hint)
+            servers[server_id] = server
+    settings = [bare for each in configs if (bare := msgspec.structs.replace(each, servers={})) != ManagerConfig()]
+    if len(settings) > 1:
+        raise ConfigError(
+            f"{_PREFIX}: several sources have settings of the manager", hint="give them in one ManagerConfig"
+        )
+    return msgspec.structs.replace(settings[0] if settings else ManagerConfig(), servers=servers)
