@@ -103,6 +103,10 @@ class ReplyReader:
             self._secrets.hide_in(error)
             raise
 
+    def is_json_rpc(self, refusal: WireReply) -> bool:
+        """Tell whether a refusal has a JSON-RPC error, so that a server of MCP is behind it."""
+        return bool(self._refusals(refusal))
+
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event has it; pass all other messages to the sink."""
         if exchange.request_id == STANDING:
