@@ -19,6 +19,7 @@ from mcp_manager.config import (
     validate_server_id,
 )
 from mcp_manager.config.arguments import check_server_id
+from mcp_manager.config.parse import nearest
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -44,6 +45,9 @@ from mcp_manager.session import SessionTemplate
 __all__ = ["MOMENT_S", "Fleet", "ServerSpec", "check", "collector_paused", "end_all"]
 
 _log = logging.getLogger(__name__)
+
+# A comparison takes microseconds, and whoever asks for a wrong id may do so often.
+_MOST_COMPARED: Final = 100
 
 ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
@@ -116,7 +120,7 @@ class Fleet:
             return self.servers[server_id]
         except (KeyError, TypeError):
             check_server_id(server_id)
-            raise ServerNotFoundError(server_id) from None
+            raise not_deployed(server_id, self.servers) from None
 
     def take_all(self) -> list[Supervisor]:
         """Empty the fleet for its end; return all supervisors, including those that are already ending."""
@@ -419,6 +423,15 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def not_deployed(server_id: str, deployed: Collection[str]) -> ServerNotFoundError:
+    """Make the error for an id without a server; it suggests the most similar one of a small fleet."""
+    if len(deployed) <= _MOST_COMPARED:
+        near = nearest(server_id, tuple(deployed), cutoff=0.7)
+        if near is not None:
+            return ServerNotFoundError(server_id, hint=f"did you mean {near}?")
+    return ServerNotFoundError(server_id)
 
 
 def check(server_id: str, config: ServerSpec) -> ServerConfig:

@@ -292,7 +292,7 @@ class HttpSseTransport:
             self._http.refuse(answer)
         except CallError as error:
             if answer.status in (404, 405):
-                error.hint = "set url to the event stream of the server, most often /sse"
+                error.hint = 'set url to the event stream, most often /sse, or transport to "http"'
             return error
 
     def _fail(self, error: CallError) -> None:

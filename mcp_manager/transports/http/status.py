@@ -102,11 +102,16 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
     said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
         what, hint = _about_credentials(reply, request.credentials)
+        if status == 403 and "host" in words.detail.lower():
+            hint = "the server may not accept the host in url: use the name that it expects, or allow this one there"
         raise AuthError(f"the server {what} (HTTP {status}){said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
-            f"the server is limiting requests (HTTP 429){said}", server_id=server_id, retry_after_s=retry_after_s
+            f"the server is limiting requests (HTTP 429){said}",
+            server_id=server_id,
+            retry_after_s=retry_after_s,
+            hint=f"{_later(retry_after_s)}set limits.rate so that calls wait here instead",
         )
     if status == 503:
         raise OverloadedError(
@@ -114,6 +119,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             server_id=server_id,
             delivery="unknown",
             retry_after_s=retry_after_s,
+            hint=_later(retry_after_s).removesuffix("; "),
         )
     if status in (502, 504):
         raise ConnectionLostError(
@@ -146,6 +152,10 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
         # 501: the server does not implement it (RFC 9110, section 15.6.2), so repeating is useless.
         retryable=status != 501,
     )
+
+
+def _later(retry_after_s: float | None) -> str:
+    return "" if retry_after_s is None else f"retry in {retry_after_s:.1f} s; "
 
 
 def _way_out(reply: WireReply, endpoint: URL, said: Said) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -27,8 +25,9 @@ from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, FrameCheck, LifeSigns, MessageSink, permit_all
-from mcp_manager.transports.containment import Containment, is_resource_exhaustion
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.received import broken_reply_to, read_messages
+from mcp_manager.transports.stdio.advice import advice_on, start_failure
 from mcp_manager.transports.stdio.child import Child, child_environment, how_it_ended
 from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
 
@@ -43,17 +42,6 @@ _FIRST_NS: Final = 20_000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The longest environment value on Linux (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
-
-_START_HINTS: Final = {
-    errno.ENOENT: "install it, or give its full path in command; a script also needs the program of its #! line",
-    errno.EACCES: "make the file executable, or give the program that runs it as command",
-    errno.ENOEXEC: "a script needs a #! line; a program must be built for this machine",
-    errno.E2BIG: "args and env are too long together",
-    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
-    errno.ENFILE: "the machine has too many files open",
-    errno.EAGAIN: "no more processes are allowed: raise the limit (ulimit -u)",
-    errno.ENOMEM: "the machine is out of memory",
-}
 
 
 class _Waiting(Deadline):
@@ -111,8 +99,7 @@ class StdioTransport:
         check: FrameCheck = permit_all,
     ) -> None:
         assert config.command is not None
-        self._command = config.command
-        self._cwd = config.cwd
+        self._config = config
         self._server_id = server_id
         self._sink = sink
         self._check = check
@@ -168,7 +155,9 @@ class StdioTransport:
             words.append(f"its stdout ends: {self._quoted(unended)}")
         elif self._bad_line:
             words.append(f"its stdout says: {self._bad_line}")
-        return "; ".join(words)
+        said = "; ".join(words)
+        advice = advice_on(self._config, said)
+        return f"{advice}; {said}" if advice else said
 
     def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
         """Make the error for a missed deadline; its hint quotes a line that is not a message and came meanwhile."""
@@ -190,7 +179,7 @@ class StdioTransport:
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
-            raise self._start_error(error) from None
+            raise start_failure(self._config, self._server_id, error) from None
         self._opened = True
         self._output.begin(self._child.pid)
 
@@ -472,22 +461,6 @@ class StdioTransport:
         for waiting in pending:
             if not waiting.reply.done():
                 waiting.reply.set_exception(error.for_caller("unknown" if waiting.exchange.sent else "not_sent"))
-
-    def _start_error(self, error: OSError | ValueError) -> ConnectError:
-        if not isinstance(error, OSError):
-            # The exception's text may quote an environment variable.
-            reason, hint = "a NUL or a lone surrogate cannot be passed on", "check command, args, cwd and env"
-        else:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            hint = _START_HINTS.get(error.errno or 0, "check command, args and cwd")
-            if self._cwd is not None and error.filename == self._cwd != self._command:
-                reason += f": its working directory {self._cwd!r}"
-                hint = "create the directory, or correct cwd"
-        failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
-        if is_resource_exhaustion(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
-            failure.is_local = True
-            failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
-        return failure
 
 
 def _line(frame: bytes) -> bytes:
