@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
     from mcp_manager.auth.sources import CredentialProvider
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
-    from mcp_manager.bindings import PyMcpManager
+    from mcp_manager.bindings import FleetChange, PyForCaller, PyMcpManager
     from mcp_manager.calls.call_log import FlightRecord
     from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
@@ -186,6 +186,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ExpositionStream",
     "FallbackConfig",
     "FileTokenStore",
+    "FleetChange",
     "FleetSnapshot",
     "FleetTool",
     "FlightRecord",
@@ -215,6 +216,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "PromptArgument",
     "PromptMessage",
     "ProtocolError",
+    "PyForCaller",
     "PyHealthStatus",
     "PyMcpManager",
     "PyServerInfo",
@@ -294,7 +296,7 @@ _MODULE_OF = {
         "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
         "mcp_manager.auth.sources": "CredentialProvider",
         "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
-        "mcp_manager.bindings": "PyMcpManager",
+        "mcp_manager.bindings": "FleetChange PyForCaller PyMcpManager",
         "mcp_manager.results": (
             "Annotations AudioContent CallToolResult CompleteResult Completion ContentBlock DiscoverResult "
             "EmbeddedResource GetPromptResult Icon ImageContent Prompt PromptArgument PromptMessage "

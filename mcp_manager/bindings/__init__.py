@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_manager.bindings.manager import PyMcpManager
+from mcp_manager.bindings.fleet_change import FleetChange
+from mcp_manager.bindings.manager import PyForCaller, PyMcpManager
 
-__all__ = ["PyMcpManager"]
+__all__ = ["FleetChange", "PyForCaller", "PyMcpManager"]

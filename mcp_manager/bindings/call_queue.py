@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from mcp_manager.bindings.caller_deadline import CallerDeadline, LoopWheels, Patience
+from mcp_manager.bindings.progress import ThreadReports
 from mcp_manager.errors import Delivery, NotRunningError
 from mcp_manager.runtime.background import background_task, resolve
 
@@ -46,7 +47,12 @@ class CallQueue:
         self._closed = False
         self._is_inherited = False
 
-    def run(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
+    def run(
+        self,
+        work: Coroutine[Any, Any, T],
+        deadline: CallerDeadline | None = None,
+        reports: ThreadReports | None = None,
+    ) -> T:
         """Run work on the loop and block this thread until it is done; an interrupt of this thread cancels the work.
 
         It must not be called on the loop's own thread.
@@ -58,6 +64,8 @@ class CallQueue:
         deadline
             When this thread gives up, even if the loop is blocked: work that has not begun never will, and other work
             is cancelled. While the loop is not blocked, the work itself must end in time.
+        reports
+            Delivers what the work reports on its way, on this thread.
 
         Raises
         ------
@@ -66,8 +74,12 @@ class CallQueue:
         DeadlineExceededError
             The deadline passed while the loop did not respond.
         """
-        lock = threading.Lock()
-        lock.acquire()
+        lock: threading.Lock | ThreadReports
+        if reports is None:
+            lock = threading.Lock()
+            lock.acquire()
+        else:
+            lock = reports
         call = _Call(work, lock.release)
         try:
             self._submit(call)

@@ -10,45 +10,89 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mcp_manager.auth.caller import Caller
 from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.fleet_change import FleetChange
+from mcp_manager.bindings.mirror import deadline_of
+from mcp_manager.bindings.mirrors import ForCallerMirror, McpManagerMirror
 from mcp_manager.bindings.runner import ManagerRunner
-from mcp_manager.calls.for_caller import ForCaller
+from mcp_manager.calls.for_caller import ForCaller, check_caller
 from mcp_manager.config import ManagerConfig, arguments, load_manager_config
-from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
-from mcp_manager.fleet import Applied, WatchedFile
+from mcp_manager.fleet import Applied
 from mcp_manager.fleet.fleet import ServerSpec
 from mcp_manager.fleet.rollout import Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.observation import Kinds
+from mcp_manager.runtime.phase import Unique
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
     from mcp_manager.observe.metrics import Source
-    from mcp_manager.observe.scraping import Exposition, ExpositionStream
-    from mcp_manager.observe.snapshot import FleetSnapshot
+    from mcp_manager.observe.scraping import TextFormat
 
-__all__ = ["PyMcpManager"]
+__all__ = ["PyForCaller", "PyMcpManager"]
 
 T = TypeVar("T")
 
 
-class PyMcpManager(ManagerRunner):
+class PyForCaller(Unique, ForCallerMirror):
+    """Make calls for one caller from any thread and loop; see :meth:`PyMcpManager.for_caller` and :class:`ForCaller`.
+
+    Parameters
+    ----------
+    runner
+        The manager whose servers are called.
+    caller
+        Whom the calls are made for.
+
+    Raises
+    ------
+    InvalidRequestError
+        It is no :class:`Caller`.
+    """
+
+    def __init__(self, runner: ManagerRunner, caller: Caller) -> None:
+        self._runner = runner
+        self.caller = check_caller(caller)
+
+    def __repr__(self) -> str:
+        return f"<PyForCaller {self.caller!r}>"
+
+    def _mirrored(self) -> tuple[ManagerRunner, ForCaller]:
+        return self._runner, self._runner._running().for_caller(self.caller)
+
+    def _mirrored_for_reading(self) -> tuple[ManagerRunner, ForCaller]:
+        return self._runner, self._runner._for_reading().for_caller(self.caller)
+
+
+class PyMcpManager(ManagerRunner, McpManagerMirror):
     """Manage a fleet of MCP servers from plain threads or from asyncio.
+
+    It has every method of :class:`McpManager`, with the same parameters: one that blocks, such as ``call_tool``, and a
+    twin to be awaited, such as ``call_tool_async``.
 
     Started with :meth:`start`, the manager runs on a thread of its own and may be called from any thread or loop.
     Started with :meth:`start_async`, it runs on the caller's loop: await its ``_async`` methods there, and call its
     blocking methods from other threads. Use it in a ``with`` or ``async with`` block, or call :meth:`stop`.
 
-    Methods that only read work on any thread and loop, also before the start and after the end:
-    :meth:`get_server_state`, :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`,
-    :meth:`export_prometheus_metrics`.
+    On the manager's own loop, methods that change the fleet, such as :meth:`deploy_server`, work without ``await``, too:
+    the change has taken effect when they return, and the :class:`FleetChange` that they return may be awaited for its
+    end. Methods that only read, such as :meth:`list_servers`, :meth:`health` or :meth:`snapshot`, work on any thread and
+    loop, also before the start and after the end.
 
     Parameters
     ----------
     config_path
         A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
         defaults and no servers.
+    handlers
+        See :class:`~mcp_manager.McpManager`. Plain functions that answer requests of servers run in threads of their
+        own and may block; coroutine functions, and whatever takes notifications, run on the manager's loop.
+    capabilities
+        See :class:`~mcp_manager.McpManager`.
+    trace_context
+        See :class:`~mcp_manager.McpManager`. It is called on the thread of the manager's loop, in the context of the
+        caller, so it must not block.
     token_store, redirect_handler, credentials
         See :class:`~mcp_manager.McpManager`; what is asynchronous is awaited on the manager's loop.
     on_state_change
@@ -69,11 +113,17 @@ class PyMcpManager(ManagerRunner):
             response = manager.execute("search", '{"method": "tools/list"}', timeout=10)
     """
 
-    def deploy_server(self, server_id: str, config_json: ServerSpec) -> None:
-        """Deploy a server: validate its configuration, register it, connect and probe it once.
+    def _mirrored(self) -> tuple[ManagerRunner, McpManager]:
+        return self, self._running()
 
-        This takes at most ``connect_timeout_s``. A server that cannot be reached is not an error; see
-        :meth:`McpManager.deploy`.
+    def _mirrored_for_reading(self) -> tuple[ManagerRunner, McpManager]:
+        return self, self._for_reading()
+
+    def deploy_server(self, server_id: str, config_json: ServerSpec) -> FleetChange:
+        """Deploy a server: the same as :meth:`deploy`.
+
+        This takes at most ``connect_timeout_s``. A server that cannot be reached is not an error. On the manager's own
+        loop, the server is deployed when this method returns, and the result may be awaited for the connection.
 
         Parameters
         ----------
@@ -91,25 +141,25 @@ class PyMcpManager(ManagerRunner):
         NotRunningError
             The manager is not started or was stopped; a ``RuntimeError``.
         """
-        self._wait(self._running().deploy(server_id, config_json))
+        return self.deploy(server_id, config_json)
 
     async def deploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
-        """Deploy a server; see :meth:`deploy_server`."""
-        await self._await(self._running().deploy(server_id, config_json))
+        """Deploy a server: the same as :meth:`deploy_async`; see :meth:`deploy_server`."""
+        await self.deploy_async(server_id, config_json)
 
-    def undeploy_server(self, server_id: str) -> None:
-        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish.
+    def undeploy_server(self, server_id: str) -> FleetChange:
+        """Remove a server: the same as :meth:`undeploy`. Its calls under way get ``shutdown_grace_s`` to finish.
 
         Raises
         ------
         ServerNotFoundError
             No such server; a ``ValueError``.
         """
-        self._wait(self._running().undeploy(server_id))
+        return self.undeploy(server_id)
 
     async def undeploy_server_async(self, server_id: str) -> None:
-        """Remove a server; see :meth:`undeploy_server`."""
-        await self._await(self._running().undeploy(server_id))
+        """Remove a server: the same as :meth:`undeploy_async`."""
+        await self.undeploy_async(server_id)
 
     def redeploy_server(
         self,
@@ -119,11 +169,9 @@ class PyMcpManager(ManagerRunner):
         strategy: Strategy = "blue_green",
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
-    ) -> None:
-        """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
-        self._wait(
-            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
-        )
+    ) -> FleetChange:
+        """Replace a server's configuration without interrupting its service: the same as :meth:`redeploy`."""
+        return self.redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
 
     async def redeploy_server_async(
         self,
@@ -134,14 +182,36 @@ class PyMcpManager(ManagerRunner):
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
     ) -> None:
-        """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
-        await self._await(
-            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
-        )
+        """Replace a server's configuration without interrupting its service: the same as :meth:`redeploy_async`."""
+        await self.redeploy_async(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
+
+    def scale_server(self, server_id: str, instances: int) -> FleetChange:
+        """Set how many instances a server has: the same as :meth:`scale`."""
+        return self.scale(server_id, instances)
+
+    async def scale_server_async(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has: the same as :meth:`scale_async`."""
+        await self.scale_async(server_id, instances)
+
+    def for_caller(self, caller: Caller) -> PyForCaller:
+        """Return what makes calls for a caller, on sessions of its own and with its credentials.
+
+        It has the same calls as this class, also from any thread and loop; see :meth:`McpManager.for_caller`.
+
+        Raises
+        ------
+        InvalidRequestError
+            It is no :class:`Caller`.
+        """
+        return PyForCaller(self, caller)
+
+    async def for_caller_async(self, caller: Caller) -> PyForCaller:
+        """Return what makes calls for a caller; see :meth:`for_caller`."""
+        return self.for_caller(caller)
 
     def apply(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
         """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(_config_of(config)))
+        return self._wait(self._running().apply(_config_of(config)), twin="apply_async")
 
     async def apply_async(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
         """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
@@ -174,7 +244,9 @@ class PyMcpManager(ManagerRunner):
             The file or an argument is invalid; nothing was changed.
         """
         with self._handling_hangups(sighup):
-            return self._wait(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+            return self._wait(
+                self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup), twin="watch_async"
+            )
 
     async def watch_async(
         self,
@@ -190,18 +262,13 @@ class PyMcpManager(ManagerRunner):
 
     def unwatch(self) -> None:
         """End :meth:`watch`; the fleet stays as it is."""
-        self._wait(self._running().unwatch())
+        self._wait(self._running().unwatch(), twin="unwatch_async")
         self._end_signals()
 
     async def unwatch_async(self) -> None:
         """End :meth:`watch`; the fleet stays as it is."""
         await self._await(self._running().unwatch())
         self._end_signals()
-
-    @property
-    def watched(self) -> WatchedFile | None:
-        """The file that :meth:`watch` follows and what became of it; ``None`` without one. Works on any thread."""
-        return self._for_reading().watched
 
     def execute(
         self,
@@ -242,9 +309,9 @@ class PyMcpManager(ManagerRunner):
             The manager is not started, or was stopped before the answer; a ``RuntimeError``.
         """
         manager = self._running()
-        deadline = _deadline_of(manager, server_id, timeout)
+        deadline = deadline_of(manager, server_id, timeout)
         calls = manager if caller is None else manager.for_caller(caller)
-        return self._wait(_executed(calls, server_id, request_json, key, deadline), deadline)
+        return self._wait(_executed(calls, server_id, request_json, key, deadline), deadline, "execute_async")
 
     async def execute_async(
         self,
@@ -261,62 +328,46 @@ class PyMcpManager(ManagerRunner):
             # The path of nearly every call: like _await(), but without looking up the running loop.
             return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
         manager = self._running()
-        deadline = _deadline_of(manager, server_id, timeout)
+        deadline = deadline_of(manager, server_id, timeout)
         calls = manager if caller is None else manager.for_caller(caller)
         return await self._await(_executed(calls, server_id, request_json, key, deadline), deadline)
-
-    def scale_server(self, server_id: str, instances: int) -> None:
-        """Set how many instances a server has; see :meth:`McpManager.scale`."""
-        self._wait(self._running().scale(server_id, instances))
-
-    async def scale_server_async(self, server_id: str, instances: int) -> None:
-        """Set how many instances a server has; see :meth:`McpManager.scale`."""
-        await self._await(self._running().scale(server_id, instances))
 
     # Methods that only read: they work on any thread and loop, also before the start and after the end
 
     def get_server_state(self, server_id: str) -> str:
-        """Return the server's state as one word, such as ``Healthy``.
+        """Return the server's state as one word, such as ``Healthy``: the text of :meth:`server_state`.
 
         Raises
         ------
         ServerNotFoundError
             No such server; a ``ValueError``.
         """
-        return self._for_reading().server_state(server_id).value
+        return self.server_state(server_id).value
 
     async def get_server_state_async(self, server_id: str) -> str:
         """Return the server's state; see :meth:`get_server_state`."""
         return self.get_server_state(server_id)
 
     def get_health_status(self) -> PyHealthStatus:
-        """Return the health of the whole fleet at one instant."""
-        return self._for_reading().health()
+        """Return the health of the whole fleet at one instant: the same as :meth:`health`."""
+        return self.health()
 
     async def get_health_status_async(self) -> PyHealthStatus:
-        """Return the health of the whole fleet at one instant."""
-        return self.get_health_status()
+        """Return the health of the whole fleet at one instant: the same as :meth:`health_async`."""
+        return self.health()
 
     def list_servers(self) -> list[PyServerInfo]:
-        """List every deployed server, in the order of deployment."""
+        """List every deployed server, in the order of deployment; :meth:`servers` tells more of each."""
         return [
             PyServerInfo(
                 id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
             )
-            for each in self._for_reading().servers()
+            for each in self.servers()
         ]
 
     async def list_servers_async(self) -> list[PyServerInfo]:
         """List every deployed server, in the order of deployment."""
         return self.list_servers()
-
-    def snapshot(self) -> FleetSnapshot:
-        """Return the fleet at one instant as plain data without secrets; ``msgspec.json.encode`` makes it JSON."""
-        return self._for_reading().snapshot()
-
-    async def snapshot_async(self) -> FleetSnapshot:
-        """Return the whole fleet at one instant; see :meth:`snapshot`."""
-        return self.snapshot()
 
     def events(self, *, server_id: str | None = None, kinds: Kinds | None = None, buffer: int = 1_000) -> EventStream:
         """Return a stream of events from now on, for ``for`` on any thread and ``async for`` on any loop.
@@ -331,37 +382,31 @@ class PyMcpManager(ManagerRunner):
         """
         return self._running().events(server_id=server_id, kinds=kinds, buffer=buffer)
 
-    def stderr_lines(self, server_id: str, *, follow: bool = False) -> StderrLines:
-        """Return the latest lines that a server's programs wrote to stderr; see :meth:`McpManager.stderr_lines`."""
-        return self._for_reading().stderr_lines(server_id, follow=follow)
+    async def events_async(
+        self, *, server_id: str | None = None, kinds: Kinds | None = None, buffer: int = 1_000
+    ) -> EventStream:
+        """Return a stream of events from now on; see :meth:`events`."""
+        return self.events(server_id=server_id, kinds=kinds, buffer=buffer)
+
+    async def metrics_text_async(
+        self,
+        *,
+        format: TextFormat = "text",
+        servers: Iterable[str] | None = None,
+        families: Iterable[str] | None = None,
+    ) -> str:
+        """Return all metrics as text; a thread writes them, so that the loop goes on. See :meth:`metrics_text`."""
+        return await asyncio.to_thread(self.metrics_text, format=format, servers=servers, families=families)
 
     def export_prometheus_metrics(self) -> str:
-        """Return all metrics in the Prometheus text format; see :meth:`McpManager.metrics_text`."""
-        return self._for_reading().metrics_text()
+        """Return all metrics in the Prometheus text format: the same as :meth:`metrics_text`."""
+        return self.metrics_text()
 
     async def export_prometheus_metrics_async(self) -> str:
-        """Return all metrics in the Prometheus text format; a thread writes them, so that the loop goes on."""
-        return await asyncio.to_thread(self.export_prometheus_metrics)
+        """Return all metrics in the Prometheus text format: the same as :meth:`metrics_text_async`."""
+        return await self.metrics_text_async()
 
     get_metrics = export_prometheus_metrics
-
-    async def scrape_async(
-        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
-    ) -> Exposition:
-        """Return the metrics for whoever scrapes, in the format that an ``Accept`` header field asks for.
-
-        See :meth:`McpManager.scrape`; this works on any loop.
-        """
-        return await self._for_reading().scrape(accept, servers=servers, families=families)
-
-    async def scrape_stream_async(
-        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
-    ) -> ExpositionStream:
-        """Return the metrics in pieces, for fleets of any size.
-
-        See :meth:`McpManager.scrape_stream`; this works on any loop.
-        """
-        return await self._for_reading().scrape_stream(accept, servers=servers, families=families)
 
     def _metrics_source(self) -> Source:
         return self._for_reading()._metrics_source()
@@ -369,14 +414,6 @@ class PyMcpManager(ManagerRunner):
 
 def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:
     return load_manager_config(arguments.as_path(config)) if isinstance(config, str | PathLike) else config
-
-
-def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:
-    """Return when a caller gives up; ``None`` if the server, and so its timeout, is still to be chosen."""
-    timeout_s = manager._request_timeout_s(server_id) if timeout is None else arguments.as_seconds(timeout, "timeout")
-    if timeout_s is None:
-        return None
-    return CallerDeadline(timeout_s, server_id if isinstance(server_id, str) else None)
 
 
 async def _executed(

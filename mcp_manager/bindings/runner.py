@@ -11,24 +11,27 @@ import weakref
 from collections.abc import Coroutine, Generator, Iterator, Mapping
 from os import PathLike
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.permanence import make_permanent
-from mcp_manager.auth.redirect import RedirectHandler
-from mcp_manager.auth.sources import CredentialProvider
-from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.auth.options import AuthOptions
+from mcp_manager.bindings.blocking_handlers import beside_the_loop
 from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.fleet_change import FleetChange, begin
 from mcp_manager.bindings.loop_thread import LoopThread
+from mcp_manager.bindings.progress import ThreadReports
 from mcp_manager.config import ManagerConfig, arguments, load_manager_config
 from mcp_manager.errors import ConfigError, NotRunningError
 from mcp_manager.events.feed import OnStateChange
 from mcp_manager.fleet import Applied
 from mcp_manager.manager import McpManager
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
 from mcp_manager.runtime.signals import SignalHandler, hangup_signal
+from mcp_manager.session.handlers import HandlerMap, Handlers
 
 __all__ = ["ManagerRunner"]
 
@@ -74,15 +77,17 @@ class ManagerRunner(Unique):
         self,
         config_path: str | PathLike[str] | None = None,
         *,
-        token_store: TokenStore | None = None,
-        redirect_handler: RedirectHandler | None = None,
+        handlers: Handlers | HandlerMap | None = None,
+        capabilities: Mapping[str, Any] | None = None,
+        trace_context: TraceContext | None = None,
         on_state_change: OnStateChange | None = None,
-        credentials: Mapping[str, CredentialProvider] | None = None,
+        **authorization: Unpack[AuthOptions],
     ) -> None:
-        self._token_store = token_store
-        self._redirect_handler = redirect_handler
+        self._handlers = beside_the_loop(handlers)
+        self._capabilities = capabilities
+        self._trace_context = trace_context
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
-        self._credentials = credentials
+        self._authorization = authorization
         self._config_path = config_path
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
@@ -102,10 +107,11 @@ class ManagerRunner(Unique):
     def _make_manager(self) -> McpManager:
         return McpManager(
             self._config,
-            token_store=self._token_store,
-            redirect_handler=self._redirect_handler,
+            handlers=self._handlers,
+            capabilities=self._capabilities,
+            trace_context=self._trace_context,
             on_state_change=self._on_state_change,
-            credentials=self._credentials,
+            **self._authorization,
         )
 
     def __del__(self) -> None:
@@ -333,20 +339,49 @@ class ManagerRunner(Unique):
             )
         return manager
 
-    def _wait(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
-        """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
+    def _is_on_loop(self) -> bool:
+        """Tell whether this is the loop that the manager runs on."""
+        return running_loop() is self._loop is not None
+
+    def _wait(
+        self,
+        work: Coroutine[Any, Any, T],
+        deadline: CallerDeadline | None = None,
+        twin: str = "the _async method",
+        reports: ThreadReports | None = None,
+    ) -> T:
+        """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work.
+
+        ``twin`` is what to await on the manager's own loop instead.
+        """
         loop, calls = self._loop, self._calls
         assert loop is not None and calls is not None
         if running_loop() is loop:
             work.close()
             raise NotRunningError(
-                "A sync call on the manager's own event loop would block it for ever",
-                hint="await the _async method instead",
+                "A sync call on the manager's own event loop would block it for ever", hint=f"await {twin} instead"
             )
         if not loop.is_running():
             work.close()
             raise _loop_over()
-        return calls.run(work, deadline)
+        return calls.run(work, deadline, reports)
+
+    def _change(self, work: Coroutine[Any, Any, None], server_id: object) -> FleetChange:
+        """Make a change: on the manager's loop begin it, and elsewhere block this thread until it is done."""
+        if self._is_on_loop():
+            return begin(work, server_id)
+        self._wait(work)
+        return FleetChange()
+
+    def _read(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work that only reads, and can therefore run on any loop, and block this thread until it is done."""
+        loop = self._loop
+        if self._is_up and loop is not None and loop.is_running() and not self._is_on_loop():
+            return self._wait(work)
+        if running_loop() is None:
+            return asyncio.run(work)
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, work).result()
 
     def _await(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> Coroutine[Any, Any, T]:
         """Return an awaitable for work on the manager's loop; if that is the running loop, the work itself."""

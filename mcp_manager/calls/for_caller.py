@@ -33,11 +33,18 @@ from mcp_manager.types import Selector
 from mcp_manager.verbs.tasks import TaskVerbs
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
-__all__ = ["CallsForCallers", "ForCaller"]
+__all__ = ["CallsForCallers", "ForCaller", "check_caller"]
 
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
+
+
+def check_caller(caller: Caller) -> Caller:
+    """Return a caller unchanged; raises :class:`InvalidRequestError` for anything else."""
+    if not isinstance(caller, Caller):
+        raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
+    return caller
 
 
 class CallsForCallers(TaskVerbs):
@@ -66,9 +73,7 @@ class CallsForCallers(TaskVerbs):
         InvalidRequestError
             It is no :class:`Caller`.
         """
-        if not isinstance(caller, Caller):
-            raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
-        return ForCaller(self, caller)
+        return ForCaller(self, check_caller(caller))
 
     def _outgoing(
         self, method: str, params: object, on_progress: ProgressCallback | None, template: SessionTemplate

@@ -13,6 +13,7 @@ from mcp_manager.fleet.file_watch import FileWatch, WatchedFile
 from mcp_manager.fleet.fleet import Fleet, ServerSpec
 from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
+from mcp_manager.runtime.effects import takes_effect_at_once
 
 __all__ = ["FleetManagement"]
 
@@ -28,6 +29,7 @@ class FleetManagement(ABC):
     def _check_running(self) -> None:
         """Raise :class:`NotRunningError` unless the manager runs, on this loop."""
 
+    @takes_effect_at_once
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
         """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``.
 
@@ -52,6 +54,7 @@ class FleetManagement(ABC):
         self._check_running()
         await self._fleet.deploy(server_id, config)
 
+    @takes_effect_at_once
     async def undeploy(self, server_id: str) -> None:
         """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones raise :class:`ServerNotFoundError`.
 
@@ -63,6 +66,7 @@ class FleetManagement(ABC):
         self._check_running()
         await self._fleet.undeploy(server_id)
 
+    @takes_effect_at_once
     async def redeploy(
         self,
         server_id: str,
@@ -122,6 +126,7 @@ class FleetManagement(ABC):
         plan = RolloutPlan(strategy=strategy, verify_tools=verify_tools, **shift)
         await self._fleet.redeploy(server_id, config, plan)
 
+    @takes_effect_at_once
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
@@ -226,6 +231,7 @@ class FleetManagement(ABC):
         """The file that :meth:`watch` follows and what became of it; ``None`` without one. Works on any thread."""
         return self._file_watch.state
 
+    @takes_effect_at_once
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back.
 

@@ -112,7 +112,7 @@ class Scraped:
 
 
 class ExpositionStream:
-    """A page of metrics in pieces, to be sent to whoever scrapes: iterate over it with ``async for``, once.
+    """A page of metrics in pieces, to be sent to whoever scrapes: iterate over it once, with ``async for`` or ``for``.
 
     Each piece is written when it is asked for, and has about 128 KiB. All of them show the fleet at one moment.
 
@@ -135,13 +135,24 @@ class ExpositionStream:
     async def __anext__(self) -> bytes:
         """Let other tasks run, and return the next piece."""
         await asyncio.sleep(0)
+        chunk = next(self, None)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    def __iter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next piece."""
         chunk = next(self._chunks, None)
         if chunk is not None:
             return chunk
         if not self._has_ended:
             self._has_ended = True
             self._scraped.release()
-        raise StopAsyncIteration
+        raise StopIteration
 
 
 def wanted(servers: Names | None, families: Names | None) -> Wanted:

@@ -9,14 +9,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.runtime.background import background_task
-from mcp_manager.transports.containment import Containment
 
 __all__ = ["ProgressCallback", "ProgressListeners", "ProgressReports"]
 
@@ -32,6 +31,13 @@ ProgressCallback = Callable[[float, float | None, str | None], Awaitable[None] |
 _MAX_WAITING: Final = 256
 # How long a cancelled callback may take to clean up before its call ends without it.
 _CANCELLED_S: Final = 2.0
+
+
+class FailureLog(Protocol):
+    """Logs what the callbacks of users raise; see :class:`~mcp_manager.transports.containment.Containment`."""
+
+    def log(self, what: str, error: Exception) -> None:
+        """Log an exception and what failed."""
 
 
 class ProgressReports:
@@ -51,7 +57,7 @@ class ProgressReports:
 
     __slots__ = ("_callback", "_closed", "_containment", "_context", "_task", "_waiting")
 
-    def __init__(self, callback: ProgressCallback, containment: Containment) -> None:
+    def __init__(self, callback: ProgressCallback, containment: FailureLog) -> None:
         self._containment = containment
         self._callback = callback
         self._context = contextvars.copy_context()

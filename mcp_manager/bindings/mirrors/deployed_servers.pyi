@@ -1,0 +1,8 @@
+# Written by tests/support/mirror_stubs.py: do not edit.
+
+from abc import ABCMeta
+
+from mcp_manager.bindings.mirrors.calls import VerbsMirror
+
+class DeployedServersMirror(VerbsMirror, metaclass=ABCMeta):
+    """The public methods of :class:`DeployedServers`, for callers on any thread and loop."""
