@@ -281,27 +281,18 @@ async def every_method(url: str) -> None:
     await manager.start_async()
     await manager.deploy_server_async("a", json.dumps({"url": url}))
     # The plain methods take effect at once here, and what they return can be awaited.
-    await awaitable(manager.deploy_server("b", json.dumps({"url": url})))
+    await manager.deploy_server("b", json.dumps({"url": url}))
     assert {each.id for each in manager.list_servers()} == {"a", "b"}
-    await awaitable(manager.scale_server("b", 2))
+    await manager.scale_server("b", 2)
     assert json.loads(await manager.execute_async("b", '{"method": "ping"}'))["result"] == {}
     assert manager.get_server_state("b") == "Healthy"
     assert manager.get_health_status().total_servers == 2
     assert 'server_id="b"' in manager.export_prometheus_metrics()
-    await awaitable(manager.undeploy_server("b"))
+    await manager.undeploy_server("b")
     assert [each.id for each in manager.list_servers()] == ["a"]
     await manager.stop()
 
 
-def awaitable(value: Any) -> Any:
-    """Return a value whose type does not say yet that it can be awaited."""
-    return value
-
-
-@pytest.mark.skipif(
-    mcp_manager.PyMcpManager.deploy_server.__annotations__.get("return") == "None",
-    reason="deploy_server returns nothing that can be awaited",
-)
 def test_every_documented_method_in_a_program_with_asyncio() -> None:
     with documented_servers("/mcp") as (server,):
         asyncio.run(every_method(server.place))
