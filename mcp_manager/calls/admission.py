@@ -425,7 +425,7 @@ def _overloaded(
         server_id=server_id,
         delivery="not_sent",
         retry_after_s=retry_after_s,
-        hint="" if retry_after_s is None else f"retry in {retry_after_s:.2g} s",
+        hint="" if retry_after_s is None else f"retry in {retry_after_s:.{1 if retry_after_s >= 1 else 2}f} s",
     )
     error.limit = limit
     return error

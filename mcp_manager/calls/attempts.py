@@ -341,7 +341,12 @@ class Attempts:
             self._router.count_refused(lease)
             raise refusal(supervisor, lease, self._config)
         if supervisor.in_maintenance:
-            raise OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
+            raise OverloadedError(
+                "the server is in maintenance",
+                server_id=server_id,
+                delivery="not_sent",
+                hint="set_maintenance(server_id, False) ends it",
+            )
         raise OverloadedError(
             "the server has no instance",
             server_id=server_id,
@@ -355,6 +360,8 @@ class Attempts:
             supervisor.template.secrets.hide_in(error)
         if isinstance(error, ProtocolError):
             supervisor.template.knowledge.faults.count_error(error)
+        if isinstance(error, DeadlineExceededError) and not error.hint:
+            error.hint = _longer(call)
         now_ns = self._clock()
         outcome, status = classify_error(
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s
@@ -403,6 +410,13 @@ class Attempts:
                 )
 
 
+def _longer(call: Call) -> str:
+    """Return which timeout a call had, as a hint."""
+    if call.deadline_ns - call.started_ns == call.supervisor.request_timeout_ns:
+        return "pass a longer timeout=, or raise request_timeout_s"
+    return "pass a longer timeout="
+
+
 def _late(server_id: str, by_ns: int) -> CallError:
     """Make the error for a reply that was read after the deadline, which only a late event loop allows."""
     error = DeadlineExceededError(
@@ -433,11 +447,12 @@ def _circuit_open(call: Call, lease: Lease) -> CircuitOpenError:
     first = min(gone, key=lambda each: each.restart_at, default=None)
     restart_s = 0.0 if first is None else first.restart_at - asyncio.get_running_loop().time()
     if first is None or retry_after_s is None or restart_s > retry_after_s + _SAME_S:
+        told = "flight_records() tells what failed, the settings of breaker say when a circuit opens"
         return CircuitOpenError(
             "the circuit is open after repeated failures",
             server_id=server_id,
             retry_after_s=retry_after_s,
-            hint="" if retry_after_s is None else f"retry in {retry_after_s:.1f} s",
+            hint="" if retry_after_s is None else f"retry in {retry_after_s:.1f} s; {told}",
         )
     exited = first.last_error
     what = "the server process has ended" if exited is None else exited.message

@@ -38,7 +38,9 @@ def _check_secret(auth: AuthConfig, path: str) -> None:
             raise FieldProblem(
                 at(path, name),
                 f"cannot be combined with type {auth.type!r}",
-                f"set auth.type to {kind!r} or drop it",
+                f"give the secret in {at(path, _SECRETS[auth.type])}, or set auth.type to {kind!r}"
+                if auth.type in _SECRETS
+                else f"set auth.type to {kind!r} or drop it",
             )
     given = [name for name in _READ if getattr(auth, name)]
     own = _SECRETS.get(auth.type)

@@ -290,7 +290,9 @@ def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
     value: Any = fields
     for name, index in re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", where):
         value = value[name] if name else value[int(index)]
-    raise FieldProblem(at(path, where.removeprefix(".")), _in_words(text, value))
+    is_text_for_list = isinstance(value, str) and "array" in text.partition(", got")[0]
+    hint = "write a list, with a text for each item" if is_text_for_list else ""
+    raise FieldProblem(at(path, where.removeprefix(".")), _in_words(text, value), hint)
 
 
 def decode_json(text: str) -> Any:

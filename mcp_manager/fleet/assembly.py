@@ -190,7 +190,8 @@ class Assembly:
         from mcp_manager.transports.http.sse import HttpSseTransport  # noqa: PLC0415
         from mcp_manager.transports.http.transport import HttpTransport  # noqa: PLC0415
 
-        url = config.instance_url(index)
+        bare_origin = session.bare_origin(index)
+        url = config.instance_url(index) if bare_origin is None else bare_origin.url
         where = URL(url)
         options = HttpOptions(
             pool=self.http,
@@ -203,6 +204,8 @@ class Assembly:
             endpoint=endpoints[index] if endpoints is not None else None,
             route=route_of(config, where, os.environ),
             authorization=authorizations.of(url) if authorizations is not None else None,
+            authorizations=authorizations,
+            bare_origin=bare_origin,
             cookies=session.cookies(number),
             secrets=session.secrets,
             check=session.check_frame,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.arguments import check_server_id
+from mcp_manager.config.parse import nearest
 from mcp_manager.config.spec import ServerSpec, server_config_of
 from mcp_manager.errors import (
     CallError,
@@ -40,6 +41,9 @@ from mcp_manager.session import SessionTemplate
 __all__ = ["MOMENT_S", "Fleet", "ServerSpec", "check", "collector_paused", "end_all"]
 
 _log = logging.getLogger(__name__)
+
+# A comparison takes microseconds, and whoever asks for a wrong id may do so often.
+_MOST_COMPARED: Final = 100
 
 MOMENT_S: Final = 0.25
 """How much longer callers wait than an attempt to connect may take, because its error says more than theirs."""
@@ -109,7 +113,7 @@ class Fleet:
             return self.servers[server_id]
         except (KeyError, TypeError):
             check_server_id(server_id)
-            raise ServerNotFoundError(server_id) from None
+            raise not_deployed(server_id, self.servers) from None
 
     def take_all(self) -> list[Supervisor]:
         """Empty the fleet for its end; return all supervisors, including those that are already ending."""
@@ -412,6 +416,15 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def not_deployed(server_id: str, deployed: Collection[str]) -> ServerNotFoundError:
+    """Make the error for an id without a server; it suggests the most similar one of a small fleet."""
+    if len(deployed) <= _MOST_COMPARED:
+        near = nearest(server_id, tuple(deployed), cutoff=0.7)
+        if near is not None:
+            return ServerNotFoundError(server_id, hint=f"did you mean {near}?")
+    return ServerNotFoundError(server_id)
 
 
 def check(server_id: str, config: ServerSpec | None, fields: Mapping[str, Any] | None = None) -> ServerConfig:

@@ -23,6 +23,7 @@ _LOOK_AGAIN_S: Final = 0.25
 _PAUSES: Final = 9
 # How many servers one error names.
 _MOST_NAMED: Final = 5
+_LONGEST_REASON: Final = 500
 
 
 class Readiness:
@@ -84,12 +85,18 @@ class Readiness:
             f"after {timeout:g} s {ready} of {len(self._servers) if wanted is None else wanted} servers are ready"
             + "".join(f"; {each}" for each in [*told, *more]),
             delivery="not_sent",
+            hint=f"fewer are deployed: {len(self._servers)}" if len(self._servers) < (wanted or 0) else "",
         )
 
     def _why_unready(self, supervisor: Supervisor) -> str:
         state, reasons = self._monitor.state(supervisor)
-        errors = (f": {error.message}" for each in supervisor.instances if (error := each.last_error) is not None)
-        return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
+        errors = (error for each in supervisor.instances if (error := each.last_error) is not None)
+        error = next(errors, None)
+        said = f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)})"
+        if error is None:
+            return said
+        why = supervisor.template.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
+        return f"{said}: {why if len(why) <= _LONGEST_REASON else f'{why[:_LONGEST_REASON]}…'}"
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
         """Ask for missing sessions; of servers that were never tried, of at most ``wanted``."""

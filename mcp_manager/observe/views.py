@@ -65,6 +65,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
         Which tools may be listed and called; ``None`` if all may be.
     last_exit
         How a program of it last ended by itself, or failed to start; ``None`` if none did.
+    found_endpoints
+        The endpoints in use that were found at ``/mcp``, because the configured URL has no path and is no endpoint.
     """
 
     id: str
@@ -88,6 +90,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
     tools: ToolsConfig | None = None
     last_exit: ChildExited | None = None
+    found_endpoints: tuple[str, ...] = ()
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -124,6 +127,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         restarts=dict(supervisor.restarts or {}),
         tools=None if config.tools == ALL_TOOLS else config.tools,
         last_exit=last_exit(supervisor),
+        found_endpoints=supervisor.template.found_endpoints,
     )
 
 

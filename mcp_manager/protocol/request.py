@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -22,11 +22,14 @@ class Operation(NamedTuple):
     key: str | None = None
 
 
+_SHAPE: Final = 'a request is {"method": "tools/list", "params": {}}, and params may be left out'
+
+
 def invalid_request(error: FrameError | None) -> InvalidRequestError:
     """Make the error for request bytes that are not JSON-RPC, or, for ``None``, have no method."""
     if error is not None:
-        return InvalidRequestError(f"Invalid request: {error}")
-    return InvalidRequestError("Invalid request: it has no method", hint='the smallest one is {"method": "ping"}')
+        return InvalidRequestError(f"Invalid request: {error}", hint=_SHAPE)
+    return InvalidRequestError("Invalid request: it has no method", hint=_SHAPE)
 
 
 def encode_text(request: str) -> bytes:

@@ -109,6 +109,7 @@ def no_handshake(template: SessionTemplate) -> CallError:
     return ConnectError(
         f"no handshake{_way_to(config)} within connect_timeout_s ({config.connect_timeout_s:g} s)",
         server_id=template.server_id,
+        hint="check that an MCP server listens at url; raise connect_timeout_s if it needs longer",
     )
 
 
@@ -129,7 +130,10 @@ def not_ready_yet(template: SessionTemplate, attempt: Attempt) -> DeadlineExceed
     server_id = template.server_id
     if not template.config.runs_here:
         return DeadlineExceededError(
-            "the session was not ready within the deadline", server_id=server_id, delivery="not_sent"
+            "the session was not ready within the deadline",
+            server_id=server_id,
+            delivery="not_sent",
+            hint="it is still being made: use a longer timeout",
         )
     error = DeadlineExceededError(
         f"the {'program' if template.config.command is not None else 'server'} is {attempt.stage}",

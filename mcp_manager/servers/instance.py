@@ -410,7 +410,9 @@ class Instance:
         left_s = max(config.start_timeout_s - config.connect_timeout_s, 0.0)
         attempt.overdue = loop.call_later(left_s, lambda: limit.reschedule(loop.time()))
         error = no_handshake(template)
-        error.hint = f"a late answer still counts, for up to {config.start_timeout_s:g} s in total"
+        if isinstance(error, ConnectError):
+            late = f"a late answer still counts, for up to {config.start_timeout_s:g} s in total"
+            error.hint = f"check that an MCP server listens at url; {late}"
         self._failed(attempt, error)
 
     def _failed(self, attempt: Attempt, error: CallError) -> None:

@@ -95,7 +95,8 @@ class InstanceEvents:
 
     def _child_exited(self, session: Session, error: CallError, restart_at: float, uptime_s: float | None) -> None:
         code = error.exit_code if isinstance(error, ServerExitedError) else None
-        hint = error.hint.removeprefix(_STDERR_ENDS)
+        # Advice may precede it.
+        hint = error.hint.partition(_STDERR_ENDS)[2] or error.hint
         event = self.last_exit = ChildExited(
             server_id=self._template.server_id,
             instance=self._index,

@@ -12,7 +12,7 @@ from mcp_manager.auth.base import Authorizations
 from mcp_manager.auth.caller import Caller
 from mcp_manager.auth.caller_credentials import CallerCredentials
 from mcp_manager.config import ServerConfig, ToolsConfig
-from mcp_manager.config.redaction import Secrets
+from mcp_manager.config.redaction import Secrets, shown_place
 from mcp_manager.protocol.tool_rules import check_request, rules_of
 from mcp_manager.session.caller_host import host_for
 from mcp_manager.session.connect_slots import ConnectSlots
@@ -21,6 +21,7 @@ from mcp_manager.session.host import HostApplication
 from mcp_manager.session.knowledge.knowledge import Knowledge
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.containment import ContainedTransport, Containment
+from mcp_manager.transports.http.bare_origin import BareOrigin, is_bare
 from mcp_manager.transports.http.cookies import CookieJar
 
 __all__ = ["SessionTemplate", "TransportFactory"]
@@ -53,6 +54,7 @@ class SessionTemplate:
 
     __slots__ = (
         "__weakref__",
+        "_bare_origins",
         "_containment",
         "_cookies",
         "_for_callers",
@@ -93,6 +95,7 @@ class SessionTemplate:
         self._knowledge: Knowledge | None = None
         self._containment: Containment | None = None
         self._cookies: dict[int, CookieJar] | None = None
+        self._bare_origins: dict[str, BareOrigin] = {}
         self._secrets: Secrets | None = None
         self._tool_rules = rules_of(config.tools)
 
@@ -126,6 +129,7 @@ class SessionTemplate:
         )
         template.caller = credentials
         template._tool_rules = self._tool_rules
+        template._bare_origins = self._bare_origins
         template.knowledge.share(self.knowledge)
         if self._for_callers is None:
             self._for_callers = WeakSet()
@@ -233,6 +237,21 @@ class SessionTemplate:
         if self._cookies is None:
             self._cookies = {}
         return self._cookies.setdefault(number, CookieJar())
+
+    def bare_origin(self, index: int) -> BareOrigin | None:
+        """Return what is known of the endpoint behind a URL, ``None`` if the URL has a path."""
+        url = self.config.instance_url(index)
+        if not is_bare(url):
+            return None
+        known = self._bare_origins.get(url)
+        if known is None:
+            known = self._bare_origins[url] = BareOrigin(self.server_id, url, shown_place(self.config, url))
+        return known
+
+    @property
+    def found_endpoints(self) -> tuple[str, ...]:
+        """The endpoints that were found behind URLs without a path, with secrets masked."""
+        return tuple(shown for each in self._bare_origins.copy().values() if (shown := each.shown) is not None)
 
     def endpoint_key(self, index: int) -> str:
         """Return the key under which the era of an endpoint is kept: its origin, and its address if DNS found it.

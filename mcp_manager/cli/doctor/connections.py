@@ -42,9 +42,9 @@ __all__ = ["examine_connections", "examine_tools"]
 _MOST_TOOLS: Final = 128
 _FETCHERS: Final = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx", "uv"})
 _SHOWN: Final = 5
-# A hint that advises nothing.
+# A hint on a program: advice, if there is any, and the end of its stderr.
 _OF_PROGRAM: Final = re.compile(
-    r"(?:it is started again in [0-9.]+ s)?(?:; )?(?P<said>its stderr ends: .*)?", re.DOTALL
+    r"(?:it is started again in [0-9.]+ s)?(?:; )?(?P<advice>.*?)(?:; )?(?P<said>its stderr ends: .*)?", re.DOTALL
 )
 _WAITED: Final = "no handshake within start_timeout_s"
 
@@ -170,22 +170,24 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
         advice = await other_endpoint(server)
         if advice:
             return Finding("error", server_id, seen, advice)
+    of_program = _OF_PROGRAM.fullmatch(error.hint)
+    assert of_program is not None
+    advice = of_program["advice"]
     place = f"{fleet.place} {server_id}" if not is_url(fleet.place) else fleet.place
     if isinstance(error, ServerExitedError):
         said = last_exit.stderr if last_exit is not None else ""
         if not said:
             advice = "run its command by hand: it must serve MCP on its standard input and output, and not end"
             return Finding("error", server_id, seen, advice)
-        advice = f"correct what it complains of; mcp-manager logs {place} shows all that it writes"
-        return Finding("error", server_id, f"{seen}: {said}", advice)
+        correct = advice or "correct what it complains of"
+        shown = f"{correct}; mcp-manager logs {place} shows all that it writes"
+        return Finding("error", server_id, f"{seen}: {said}", shown)
     if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
     if isinstance(error, AuthError) and is_url(fleet.place) and error.is_challenged:
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
-    advice = error.hint
-    of_program = _OF_PROGRAM.fullmatch(advice)
-    if of_program is not None:
-        seen, advice = f"{seen} ({of_program['said']})" if of_program["said"] else seen, ""
+    if of_program["said"]:
+        seen = f"{seen} ({of_program['said']})"
     if advice:
         return Finding("error", server_id, seen, advice)
     if server.transport == "stdio" and (isinstance(error, DeadlineExceededError) or _WAITED in seen):
@@ -213,6 +215,9 @@ def _remarks(server_id: str, server: ServerConfig, examined: _Examined) -> list[
                 "install its package beforehand, so that it is not fetched" if fetches else "use wait_ready()",
             )
         )
+    if view.found_endpoints:
+        right = f'set url = "{view.found_endpoints[0]}": an MCP server answers there'
+        found.append(Finding("warning", server_id, "its url has no path, and is no MCP endpoint", right))
     if view.transport == "sse":
         advice = "use its streamable HTTP endpoint, if it has one"
         if server.transport == "http":

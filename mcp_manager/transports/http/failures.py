@@ -8,11 +8,13 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from mcp_manager._core.http_message import Exchange, WireError
+from mcp_manager._core.http_message import EXPIRED, MALFORMED, OVERSIZE, STOPPED, UNANSWERED, Exchange, WireError
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.transports.containment import is_resource_exhaustion
 from mcp_manager.transports.http.connections.failures import Failure, failure_of, underlying
 from mcp_manager.transports.http.options import HttpOptions
+from mcp_manager.transports.http.reply import ReplyReader
+from mcp_manager.transports.http.resending import is_unsent
 from mcp_manager.transports.http.status import origin
 
 __all__ = ["HttpFailures"]
@@ -62,6 +64,27 @@ class HttpFailures:
         if explained is not None and not exchange.sent:
             explained.is_local = self._is_local(error)
         return explained
+
+    def of_wire(self, error: WireError, url: URL, exchange: Exchange, reader: ReplyReader, *, first: bool) -> CallError:
+        """Return the error for a failure on a lane; ``reader`` makes those of malformed replies, the rest is as for :meth:`of`."""
+        kind = error.kind
+        if kind == MALFORMED:
+            return self.of_malformed(error, url) or reader.broken(f"the reply is not valid HTTP: {error.detail}")
+        if kind == OVERSIZE:
+            return reader.oversize(error.size)
+        if kind == UNANSWERED:
+            return reader.unanswered(error.detail)
+        if kind == EXPIRED:
+            return self.of_expired(exchange)
+        if kind == STOPPED:
+            return ConnectionLostError(
+                "the server was stopped during the call",
+                server_id=self._server_id,
+                delivery="unknown" if exchange.sent else "not_sent",
+            )
+        if is_unsent(error):
+            exchange.sent = False
+        return self.of_lost(error, url, exchange, first=first)
 
     def of_expired(self, exchange: Exchange) -> DeadlineExceededError:
         """Return the error for a missed deadline; it is local if a blocked event loop used up the time."""

@@ -29,6 +29,7 @@ _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _QUOTED: Final = 200
 _LABEL: Final = 60
 _PIECE: Final = 64 * 1024
+_WEB_PAGE: Final = "that is a web page: check that url is the MCP endpoint, most often /mcp"
 _NO_MESSAGE: Final = "an event that is not JSON-RPC"
 
 
@@ -102,6 +103,10 @@ class ReplyReader:
             # The error may quote more of the server's text, such as a redirect's target.
             self._secrets.hide_in(error)
             raise
+
+    def is_json_rpc(self, refusal: WireReply) -> bool:
+        """Tell whether a refusal has a JSON-RPC error, so that a server of MCP is behind it."""
+        return bool(self._refusals(refusal))
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event has it; pass all other messages to the sink."""
@@ -254,9 +259,15 @@ class ReplyReader:
             messages = read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
         except (FrameError, CallError):
             said = self._said(reply)
-            raise self.broken(
+            error = self.broken(
                 f"the reply has content type {label!r}, not JSON or an event stream{f': {said}' if said else ''}"
-            ) from None
+            )
+            error.hint = _WEB_PAGE if label == "text/html" else ""
+            try:
+                raise error from None
+            finally:
+                # Its traceback holds this frame.
+                del error
         self._sink.on_fault("JSON of another content type", label or "none")
         return messages
 

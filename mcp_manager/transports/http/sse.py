@@ -291,6 +291,8 @@ class HttpSseTransport:
         try:
             self._http.refuse(answer)
         except CallError as error:
+            if answer.status in (404, 405):
+                error.hint = 'set url to the event stream, most often /sse, or transport to "http"'
             return error
 
     def _fail(self, error: CallError) -> None:

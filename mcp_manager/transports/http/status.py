@@ -14,6 +14,7 @@ from yarl import URL
 from mcp_manager._core.http_message import WireReply
 from mcp_manager.config import redact_url
 from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
+from mcp_manager.transports.http.bare_origin import USUAL_PATH, is_bare
 from mcp_manager.transports.http.urls import resolve
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_LOCATION_BYTES: Final = 4096
 _MAX_SHOWN: Final = 200
+_MOST_OFTEN: Final = f", most often {USUAL_PATH}"
 # RFC 9110, section 15.4: the other 3xx do not redirect.
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -100,11 +102,16 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
     said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
         what, hint = _about_credentials(reply, request.credentials)
+        if status == 403 and "host" in words.detail.lower():
+            hint = "the server may not accept the host in url: use the name that it expects, or allow this one there"
         raise AuthError(f"the server {what} (HTTP {status}){said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
-            f"the server is limiting requests (HTTP 429){said}", server_id=server_id, retry_after_s=retry_after_s
+            f"the server is limiting requests (HTTP 429){said}",
+            server_id=server_id,
+            retry_after_s=retry_after_s,
+            hint=f"{_later(retry_after_s)}set limits.rate so that calls wait here instead",
         )
     if status == 503:
         raise OverloadedError(
@@ -112,6 +119,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             server_id=server_id,
             delivery="unknown",
             retry_after_s=retry_after_s,
+            hint=_later(retry_after_s).removesuffix("; "),
         )
     if status in (502, 504):
         raise ConnectionLostError(
@@ -135,7 +143,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             # A server may also answer 408 after it has begun to execute the request.
             delivery="unknown" if status == 408 else "rejected",
             retryable=status in (408, 425),
-            hint="" if request.has_session else _way_out(reply, endpoint),
+            hint="" if request.has_session else _way_out(reply, endpoint, words),
         )
     raise ProtocolError(
         f"the server failed with HTTP {status}{said}",
@@ -146,9 +154,17 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
     )
 
 
-def _way_out(reply: WireReply, endpoint: URL) -> str:
+def _later(retry_after_s: float | None) -> str:
+    return "" if retry_after_s is None else f"retry in {retry_after_s:.1f} s; "
+
+
+def _way_out(reply: WireReply, endpoint: URL, said: Said) -> str:
     if reply.status in (404, 405):
-        return "check that url is the MCP endpoint"
+        if is_bare(str(endpoint)) and said.code is None:
+            return (
+                f"url has no path, and {USUAL_PATH} is no MCP endpoint either: set url to the endpoint, with its path"
+            )
+        return f"check that url is the MCP endpoint{_MOST_OFTEN if endpoint.raw_path != USUAL_PATH else ''}"
     # Servers that expect TLS mention "HTTPS" in the body: nginx, Apache, Go, and the proxies of Node and Python.
     if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
         return "the server may speak TLS there: write https:// in url"

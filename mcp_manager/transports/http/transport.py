@@ -11,24 +11,13 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.call_path import Channel, RequestIds
-from mcp_manager._core.http_message import (
-    EXPIRED,
-    MALFORMED,
-    OVERSIZE,
-    STOPPED,
-    UNANSWERED,
-    Exchange,
-    WireError,
-    WireReply,
-)
+from mcp_manager._core.http_message import EXPIRED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.config.redaction import is_credential
+from mcp_manager.auth import Authorization
 from mcp_manager.errors import (
     AuthError,
     CallError,
     ConnectError,
-    ConnectionLostError,
-    Delivery,
     ProtocolError,
 )
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS, HANDSHAKE_REVISIONS
@@ -37,12 +26,13 @@ from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.http import status as http_status
 from mcp_manager.transports.http.authorized_sender import AuthorizedSender
 from mcp_manager.transports.http.connections.permits import ConnectionWait
+from mcp_manager.transports.http.endpoint_search import EndpointSearch
 from mcp_manager.transports.http.failures import HttpFailures
 from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.reply import ReplyReader
 from mcp_manager.transports.http.request_headers import RequestHeaders, field_lines
 from mcp_manager.transports.http.request_sender import RequestSender
-from mcp_manager.transports.http.resending import is_unsent, may_resend
+from mcp_manager.transports.http.resending import may_resend
 from mcp_manager.transports.http.resumption import Resumptions
 from mcp_manager.transports.http.session_ids import SESSION_HEADER, is_session_id, session_id_in, with_stray
 from mcp_manager.transports.http.standing_stream import StandingStream
@@ -67,7 +57,7 @@ class HttpTransport:
     """
 
     def __init__(self, options: HttpOptions, sink: MessageSink) -> None:
-        server_id, authorization = options.server_id, options.authorization
+        server_id = options.server_id
         self._pool = options.pool
         self._failures = HttpFailures(options)
         self._server_id = server_id
@@ -77,21 +67,22 @@ class HttpTransport:
         self._waits = Waits(options.pool, server_id, options.connect_timeout_s)
         self._headers = RequestHeaders(options, sink)
         self._resumptions = Resumptions(self.get, self._waits.bounded, sink, self._deliver)
-        self._reader = ReplyReader(server_id, self._resumptions, self._limit, options.secrets, _credentials_of(options))
+        self._reader = ReplyReader(server_id, self._resumptions, self._limit, options.secrets, options.credentials)
         self._reader.on_cookies = self._headers.cookies.take
         self._sender = RequestSender(options, self._headers, self._waits, self._reader, sink)
         self._authorized: AuthorizedSender | None = None
+        # Until a session is made: where to look for the endpoint of a URL without a path.
+        self._search: EndpointSearch | None = None
+        if options.bare_origin is not None:
+            self._search = EndpointSearch(options.bare_origin, self._reader)
         # Sessions that the server has created besides the one in use; they are deleted at the end.
         self._strays: tuple[str, ...] = ()
         self._settled = False
         self._resumes = False
         self._standing: StandingStream | None = None
         self._closed = False
-        if authorization is not None:
-            self._authorized = AuthorizedSender(
-                server_id, authorization, self._waits, options.secrets, self._headers.set_credentials
-            )
-            self._authorized.take_token()
+        self._authorizations = options.authorizations
+        self._authorize(options.authorization)
 
     @property
     def pid(self) -> int:
@@ -101,6 +92,11 @@ class HttpTransport:
     @property
     def life_signs(self) -> None:
         """Always ``None``: the server is not a child process."""
+
+    @property
+    def endpoint(self) -> URL:
+        """The URL that requests go to."""
+        return self._headers.endpoint
 
     @property
     def session_id(self) -> str | None:
@@ -161,7 +157,10 @@ class HttpTransport:
 
     async def exchange(self, exchange: Exchange) -> Message:
         """POST a request and return its reply; see :meth:`Transport.exchange`."""
-        return await self._reply_to(exchange, await self._post(exchange))
+        answer = await self._post(exchange)
+        if self._search is not None and type(answer) is WireReply:
+            answer = await self._search.answer(answer, exchange, self)
+        return await self._reply_to(exchange, answer)
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """POST a request whose event stream stays open; see :meth:`Transport.exchange_lasting`."""
@@ -179,6 +178,9 @@ class HttpTransport:
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return a channel over the lanes, ``None`` if requests do not go over lanes; see :meth:`Transport.channel`."""
         self._sender.has_answered = True
+        if self._search is not None:
+            self._search.settle(self._headers.endpoint)
+            self._search = None
         wires = self._sender.wires
         if wires is not None:
             if self._authorized is not None:
@@ -333,6 +335,29 @@ class HttpTransport:
             refusal,
         )
 
+    async def post_following(self, exchange: Exchange) -> WireReply | Message:
+        """POST a request and follow redirects; see :class:`Movable`."""
+        answer = await self._post(exchange)
+        if type(answer) is WireReply and answer.status in (307, 308):
+            return await self._follow(answer, exchange)
+        return answer
+
+    def go_to(self, endpoint: URL) -> None:
+        """Send everything to another URL of the same origin, with the credentials for it; see :class:`Movable`."""
+        self._headers.move_to(endpoint)
+        if self._authorizations is not None:
+            self._authorize(self._authorizations.of(str(endpoint)))
+
+    def _authorize(self, authorization: Authorization | None) -> None:
+        """Send the credentials of an authorization from now on."""
+        if self._authorized is not None:
+            self._authorized.close()
+        if authorization is not None:
+            self._authorized = AuthorizedSender(
+                self._server_id, authorization, self._waits, self._secrets, self._headers.set_credentials
+            )
+            self._authorized.take_token()
+
     async def _send(self, verb: str, head: bytes, exchange: Exchange) -> WireReply | Message:
         """Send a request and return what came back; failures become a :class:`CallError`."""
         exchange.began_ns = exchange.began_ns or time.monotonic_ns()
@@ -443,7 +468,10 @@ class HttpTransport:
                 self._give_up(exchange, "cancelled by the caller")
                 raise error
             if isinstance(error, WireError):
-                self._explain_wire(error, exchange)
+                if error.kind == EXPIRED:
+                    self._give_up(exchange, "deadline exceeded")
+                where, first = self._headers.endpoint, not self._sender.has_answered
+                raise self._failures.of_wire(error, where, exchange, self._reader, first=first) from None
             if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
                 raise error
             if ConnectionWait.is_exhaustion(error) and not exchange.sent:
@@ -461,38 +489,6 @@ class HttpTransport:
             # An exception's traceback holds this frame.
             del error
 
-    def _explain_wire(self, error: WireError, exchange: Exchange) -> NoReturn:
-        kind = error.kind
-        if kind == MALFORMED:
-            raise (
-                self._failures.of_malformed(error, self._headers.endpoint)
-                or self._reader.broken(f"the reply is not valid HTTP: {error.detail}")
-            ) from None
-        if kind == OVERSIZE:
-            raise self._reader.oversize(error.size) from None
-        if kind == UNANSWERED:
-            raise self._reader.unanswered(error.detail) from None
-        delivery: Delivery = "unknown" if exchange.sent else "not_sent"
-        if kind == EXPIRED:
-            self._give_up(exchange, "deadline exceeded")
-            raise self._failures.of_expired(exchange) from None
-        if kind == STOPPED:
-            raise ConnectionLostError(
-                "the server was stopped during the call", server_id=self._server_id, delivery=delivery
-            ) from None
-        if is_unsent(error):
-            exchange.sent = False
-        raise self._failures.of_lost(
-            error, self._headers.endpoint, exchange, first=not self._sender.has_answered
-        ) from None
-
     def _give_up(self, exchange: Exchange, reason: str) -> None:
         if exchange.sent and exchange.request_id > 0:
             self._sink.on_given_up(exchange, reason)
-
-
-def _credentials_of(options: HttpOptions) -> http_status.Credentials:
-    if options.authorization is not None:
-        return http_status.Credentials.OBTAINED
-    sent = options.secrets.are_sent or any(is_credential(name) for name in options.headers)
-    return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE

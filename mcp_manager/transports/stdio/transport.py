@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from typing import Final
 
 from mcp_manager._core.jsonrpc import FrameError
@@ -12,7 +10,6 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets, masked_so_far, printable
 from mcp_manager.errors import (
     CallError,
-    ConnectError,
     ProtocolError,
     ServerExitedError,
 )
@@ -20,9 +17,9 @@ from mcp_manager.events.child_output import OutputWriter, ServerOutput
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, FrameCheck, LifeSigns, MessageSink, permit_all
-from mcp_manager.transports.containment import is_resource_exhaustion
 from mcp_manager.transports.duplex import DuplexTransport
 from mcp_manager.transports.received import broken_reply_to, read_messages
+from mcp_manager.transports.stdio.advice import advice_on, start_failure
 from mcp_manager.transports.stdio.child import Child, child_environment, how_it_ended
 from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
 
@@ -35,17 +32,6 @@ _FIRST_NS: Final = 20_000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The longest environment value on Linux (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
-
-_START_HINTS: Final = {
-    errno.ENOENT: "install it, or give its full path in command; a script also needs the program of its #! line",
-    errno.EACCES: "make the file executable, or give the program that runs it as command",
-    errno.ENOEXEC: "a script needs a #! line; a program must be built for this machine",
-    errno.E2BIG: "args and env are too long together",
-    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
-    errno.ENFILE: "the machine has too many files open",
-    errno.EAGAIN: "no more processes are allowed: raise the limit (ulimit -u)",
-    errno.ENOMEM: "the machine is out of memory",
-}
 
 
 class StdioTransport(DuplexTransport):
@@ -86,8 +72,7 @@ class StdioTransport(DuplexTransport):
         assert config.command is not None
         secrets = Secrets(config) if secrets is None else secrets
         super().__init__(config, server_id=server_id, sink=sink, timer=timer, secrets=secrets, check=check)
-        self._command = config.command
-        self._cwd = config.cwd
+        self._config = config
         self._max_line = config.max_response_bytes
         self._output = output or OutputWriter(ServerOutput(server_id), 0, self._secrets)
         self._child = Child(
@@ -125,7 +110,9 @@ class StdioTransport(DuplexTransport):
             words.append(f"its stdout ends: {self._quoted(unended)}")
         elif self._bad_line:
             words.append(f"its stdout says: {self._bad_line}")
-        return "; ".join(words)
+        said = "; ".join(words)
+        advice = advice_on(self._config, said)
+        return f"{advice}; {said}" if advice else said
 
     async def open(self) -> None:
         """Start the program; raises :class:`ConnectError` with its name and what is wrong."""
@@ -135,7 +122,7 @@ class StdioTransport(DuplexTransport):
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
-            raise self._start_error(error) from None
+            raise start_failure(self._config, self._server_id, error) from None
         self._opened = True
         self._output.begin(self._child.pid)
 
@@ -287,22 +274,6 @@ class StdioTransport(DuplexTransport):
             return
         assert self._failure is not None
         self._tell(self._sink.on_closed, self._failure)
-
-    def _start_error(self, error: OSError | ValueError) -> ConnectError:
-        if not isinstance(error, OSError):
-            # The exception's text may quote an environment variable.
-            reason, hint = "a NUL or a lone surrogate cannot be passed on", "check command, args, cwd and env"
-        else:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            hint = _START_HINTS.get(error.errno or 0, "check command, args and cwd")
-            if self._cwd is not None and error.filename == self._cwd != self._command:
-                reason += f": its working directory {self._cwd!r}"
-                hint = "create the directory, or correct cwd"
-        failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
-        if is_resource_exhaustion(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
-            failure.is_local = True
-            failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
-        return failure
 
 
 def _line(frame: bytes) -> bytes:

@@ -203,7 +203,7 @@ async def test_a_line_that_is_no_message_is_told_when_a_reply_does_not_come() ->
         assert "a line that is not a message: Loading" in error.hint
         # What was written before a call is no news of it.
         error = await failure_of(manager, "a", echo("x"), timeout=0.2)
-        assert error.hint == ""
+        assert error.hint == "pass a longer timeout="
 
 
 @pytest.mark.slow

@@ -96,7 +96,8 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
         return _refused_by_proxy(error.status, route)
     if isinstance(error, TimeoutError):
         if route.proxy is None:
-            return Failure("no connection within connect_timeout_s")
+            hint = "check that its host and port can be reached from here; raise connect_timeout_s if they are far away"
+            return Failure("no connection within connect_timeout_s", hint)
         return Failure(f"no answer{route} within connect_timeout_s", _PROXY_SETTING)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Failure("the server closed it" if route.proxy is None else f"the connection{route} was closed")
