@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import (
@@ -25,6 +23,8 @@ from mcp_manager.errors import (
     ProtocolError,
     SessionLostError,
 )
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 from mcp_manager.types import ServerState
 
 SMALL_REPLIES = 64 * 1024
