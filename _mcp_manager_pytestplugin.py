@@ -100,7 +100,6 @@ def _leak_check(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
             request.getfixturevalue(name)
     check = LeakCheck(is_loop_shared=is_shared)
     yield check
-    try:
-        check.close()
-    except AssertionError as left:
-        pytest.fail(str(left), pytrace=False)
+    left = check.close()
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)

@@ -23,7 +23,7 @@ def started(config: ManagerConfig | None) -> Iterator[PyMcpManager]:
         if config is not None:
             path = Path(folder, "fleet.json")
             settings = msgspec.to_builtins(config)
-            servers = settings.pop("servers")
+            servers = settings.pop("servers", {})
             path.write_bytes(msgspec.json.encode({"manager": settings, "servers": servers}))
         with PyMcpManager(path) as manager:
             yield manager
