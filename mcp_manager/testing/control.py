@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from mcp_manager.testing.faults.servers import ServerFault
-from mcp_manager.testing.faults.wire import decode_order, encode_fault
+from mcp_manager.testing.faults.wire import FaultOrder, decode_order, encode_fault
 from mcp_manager.testing.ledger import Ledger
 from mcp_manager.testing.scripted import Fault, Request, ScriptedServer
 from mcp_manager.testing.tools import Answers, Era, Tool
@@ -107,6 +107,14 @@ class FaultControl(ScriptedServer):
         else:
             self.script_always(on, fault)
 
+    def order(self, order: FaultOrder) -> None:
+        """Do what was ordered as JSON; raises ``ValueError`` for a fault that does not exist for this kind of server."""
+        if order.always:
+            for fault in order.faults:
+                self.always(fault, on=order.on)
+        else:
+            self.next(*order.faults, times=order.times, on=order.on)
+
     def clear_faults(self) -> None:
         """Forget all faults, and answer correctly again; what was executed stays in the ledger."""
         with self._lock:
@@ -196,12 +204,7 @@ class FaultControl(ScriptedServer):
         """Do what a request asks for, and return its answer; ``None`` if there is no such path or verb."""
         match verb, path:
             case "POST", "/__faults":
-                order = decode_order(body)
-                if order.always:
-                    for fault in order.faults:
-                        self.always(fault, on=order.on)
-                else:
-                    self.next(*order.faults, times=order.times, on=order.on)
+                self.order(decode_order(body))
             case "DELETE", "/__faults":
                 self.clear_faults()
             case "GET", "/__faults":

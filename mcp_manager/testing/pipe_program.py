@@ -13,12 +13,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 __all__ = ["Pipes", "main"]
 
 _FOR_EVER_S = 10**6
+_LAST_ANSWERS_S = 0.5
 
 
 class Pipes:
@@ -33,6 +35,24 @@ class Pipes:
         for instruction in instructions:
             for name, value in instruction.items():
                 getattr(self, f"_do_{name}")(value)
+
+    def serve(self, answer: Callable[[object], list[dict[str, Any]]]) -> None:
+        """Take messages until standard input ends; each on a thread of its own, so that one may stall."""
+        threads: list[threading.Thread] = []
+        for line in sys.stdin:
+            try:
+                message = json.loads(line)
+            except ValueError:
+                continue
+            threads = [thread for thread in threads if thread.is_alive()]
+            threads.append(
+                threading.Thread(target=lambda said: self.follow(answer(said)), args=(message,), daemon=True)
+            )
+            threads[-1].start()
+        # What is being answered still is.
+        deadline_s = time.monotonic() + _LAST_ANSWERS_S
+        for thread in threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _do_write(self, message: object) -> None:
         self._do_raw(json.dumps(message) + "\n")
@@ -75,23 +95,16 @@ def main(url: str) -> None:
         finally:
             connection.close()
 
-    def take(message: object) -> None:
+    def answer(message: object) -> list[dict[str, Any]]:
         try:
-            instructions = ask(message)
+            return ask(message)
         except OSError as error:
             sys.stderr.write(f"the test that this program belongs to does not answer: {error}\n")
             os._exit(1)
-        pipes.follow(instructions)
 
     pipes = Pipes()
-    pipes.follow(ask(None))
-    for line in sys.stdin:
-        try:
-            message = json.loads(line)
-        except ValueError:
-            continue
-        # A thread for each message, so that one that stalls does not hold up the others.
-        threading.Thread(target=take, args=(message,), daemon=True).start()
+    pipes.follow(answer(None))
+    pipes.serve(answer)
     if pipes.ignores_sigterm:
         time.sleep(_FOR_EVER_S)
 

@@ -34,12 +34,16 @@ class FaultyProgram(FaultControl):
         ``"handshake"`` (2025-11-25) or ``"stateless"`` (2026-07-28).
     tools
         Its tools by name. Default: ``echo``, which returns its argument ``text``.
+    port
+        The port of 127.0.0.1 by which it is controlled; 0 for any free one.
     seed
         The seed of the delays of ``slow``.
     """
 
-    def __init__(self, era: Era = "handshake", tools: Mapping[str, Tool] | None = None, *, seed: int = 0) -> None:
-        super().__init__(era, {"echo": Tool()} if tools is None else tools, seed=seed)
+    def __init__(
+        self, era: Era = "handshake", tools: Mapping[str, Tool] | None = None, *, port: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__(era, {"echo": Tool()} if tools is None else tools, port=port, seed=seed)
         self.pids: list[int] = []
         self._ignores_sigterm = False
         self._flood = 0
