@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from support.suites import run_suite
 
 ROOT = Path(__file__).resolve().parents[3]
-INSTALLED = any(each.value == "_mcp_manager_pytestplugin" for each in importlib.metadata.entry_points(group="pytest11"))
-ALL = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "typeguard")
-
-
-def run_suite(
-    folder: Path, text: str, *options: str, plugins: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a test-suite of one file in a process of its own; of the plugins named in ``ALL``, only those given."""
-    (folder / "test_suite.py").write_text(textwrap.dedent(text), encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-    command += ["-o", "asyncio_default_fixture_loop_scope=function"] if "asyncio" in plugins else []
-    command += [part for name in ALL if name not in plugins for part in ("-p", f"no:{name}")]
-    if not INSTALLED:
-        command += ["-p", "_mcp_manager_pytestplugin"]
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
-
 
 ASYNC_SUITE = """
     import pytest

@@ -15,7 +15,7 @@ from support.calls import CALM, echo, failure_of, text_of
 
 from mcp_manager import CallError, ConfigError, ConnectError, ManagerConfig, McpManager
 from mcp_manager.testing import faults
-from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 SECRET = "sentinel-s3cr3t"
 
