@@ -15,9 +15,12 @@ import pytest
 from _pytest.logging import caplog_records_key
 from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
-from support.leaks import KINDS, LoopErrors, Snapshot
+from support.leaks import KINDS, Snapshot
 from support.published_install import install
 from support.published_servers import DIRECTORY_VARIABLE, published_servers
+
+import _mcp_manager_pytestplugin
+from mcp_manager.testing.leaks import LoopErrors
 
 try:
     from uvloop import new_event_loop as new_uvloop
@@ -56,6 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.is_registered(_mcp_manager_pytestplugin):
+        # The package is not installed, or was before it had a plugin.
+        config.pluginmanager.register(_mcp_manager_pytestplugin, "mcp_manager")
     if config.getoption("all_servers") and not hasattr(config, "workerinput"):
         directory = Path(os.environ.setdefault(DIRECTORY_VARIABLE, str(config.rootpath / "build" / "servers")))
         install(directory, list(published_servers()))

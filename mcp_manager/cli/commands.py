@@ -254,6 +254,39 @@ _verb(
     [_output("Write the schema to this file."), _FORCE, *_COMMON],
 )
 _verb(
+    "fault-server",
+    "fault_server:run",
+    "Run a server that fails as it is told to, to test clients in any language.\n\n"
+    "It prints its URL. POST /__faults sets faults as JSON, DELETE /__faults clears them, and GET /__ledger says which tools were executed. It ends with Ctrl-C. With --stdio it is the program of a client, and prints on standard error.",
+    "mcp-manager fault-server --port 8099 --tool book\n"
+    """curl -d '{"fault": "reset", "after": "headers"}' http://127.0.0.1:8099/__faults""",
+    [
+        click.Option(
+            ["--port"],
+            type=click.IntRange(0, 65535),
+            default=0,
+            metavar="PORT",
+            help="The port of 127.0.0.1 to listen on. Default: any free one.",
+        ),
+        click.Option(
+            ["--era"],
+            type=click.Choice(["handshake", "stateless"]),
+            default="handshake",
+            metavar="ERA",
+            help="How it is spoken to: handshake (2025-11-25, the default) or stateless (2026-07-28).",
+        ),
+        _flag("--sse", about="Reply with event streams instead of JSON."),
+        _flag("--stdio", about="Serve on standard input and output; faults are set over HTTP all the same."),
+        click.Option(
+            ["--tool", "tools"], multiple=True, metavar="NAME", help="A tool of it; may be repeated. Default: echo."
+        ),
+        click.Option(
+            ["--fault", "faults"], multiple=True, metavar="JSON", help="A fault from the start; may be repeated."
+        ),
+        *_COMMON,
+    ],
+)
+_verb(
     "help",
     "manual:show",
     "List the topics of the manual, or print one.",

@@ -49,6 +49,9 @@ class Options:
         The file to write, and whether it may be overwritten.
     sources, project
         The files of clients to import (empty: those that are found), and the folder of a project to search.
+    port, era, sse, stdio, tools, faults
+        Of a fault server: the port to listen on, how it is spoken to, whether it replies with event streams, whether it is a
+        program on its standard streams, the names of its tools, and its first faults as JSON.
     """
 
     verb: str = ""
@@ -73,3 +76,9 @@ class Options:
     force: bool = False
     sources: tuple[str, ...] = ()
     project: str | None = None
+    port: int = 0
+    era: Literal["handshake", "stateless"] = "handshake"
+    sse: bool = False
+    stdio: bool = False
+    tools: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()

@@ -14,9 +14,9 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
-from support.watching import Watched
 
 from mcp_manager import McpManager, RedirectHandler, TokenStore
+from mcp_manager.testing.scripted.watching import Watched
 
 __all__ = ["PATIENT", "ProtectedServer", "Seen", "authorized", "oauth"]
 

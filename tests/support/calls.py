@@ -9,11 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from support.scripted import ScriptedServer
-
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError
 from mcp_manager.session.handlers import Handlers
+from mcp_manager.testing.scripted import ScriptedServer
 
 __all__ = ["CALM", "SWIFT", "deployed", "echo", "eventually", "failure_of", "text_of", "tool_call"]
 

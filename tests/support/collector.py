@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from support.watching import Watched
+
+from mcp_manager.testing.scripted.watching import Watched
 
 __all__ = ["Answer", "Arrived", "Collector", "attributes"]
 

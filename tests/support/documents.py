@@ -40,6 +40,11 @@ class Example(NamedTuple):
     output: str
     files: dict[str, str]
 
+    @property
+    def is_suite(self) -> bool:
+        """Whether it is a test-suite, which pytest runs, and which prints nothing of its own."""
+        return re.search(r"^(async )?def test_", self.code, re.MULTILINE) is not None
+
 
 def blocks_of(path: Path) -> list[Block]:
     """Return the code blocks of a document in order."""

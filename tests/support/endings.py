@@ -17,15 +17,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from support import faults, kept
+from support import kept
 from support.authorization import ProtectedServer, authorized
 from support.calls import CALM, tool_call
 from support.processes import scripted_stdio, unused_port
-from support.scripted import Fault, ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import McpManager
 from mcp_manager.errors import McpManagerError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 
 __all__ = ["CYCLIC", "SCENARIOS", "Scenario"]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-from support.scripted import Request, ScriptedServer
+from mcp_manager.testing.scripted import Request, ScriptedServer
+from mcp_manager.testing.scripted.stateless import (
+    HANDSHAKE,
+    META,
+    STATELESS,
+    decoded_header,
+    header_fault,
+    meta_of,
+    refusal,
+)
 
-__all__ = ["HANDSHAKE", "META", "STATELESS", "EraServer", "decoded_header", "refusal"]
+__all__ = ["STATE", "EraServer"]
 
-STATELESS: Final = "2026-07-28"
-HANDSHAKE: Final = "2025-11-25"
-META: Final = "io.modelcontextprotocol/"
-
-_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 _INPUT: Final = {
     "name": {"method": "elicitation/create", "params": {"mode": "form", "message": "Who?", "requestedSchema": {}}}
 }
@@ -53,7 +56,7 @@ class EraServer(ScriptedServer):
             return super().answer(request)
         if STATELESS not in self.speaks:
             return super().answer(request)
-        if HANDSHAKE in self.speaks and _meta(request) is None:
+        if HANDSHAKE in self.speaks and meta_of(request.params) is None:
             return super().answer(request)
         if request.method == "initialize":
             status, code, data = self.no_handshake
@@ -76,7 +79,7 @@ class EraServer(ScriptedServer):
         ]
 
     def _stateless(self, request: Request) -> Response:
-        meta = _meta(request)
+        meta = meta_of(request.params)
         fault = self._header_fault(request, meta or {})
         if fault is not None:
             return 400, {}, refusal(request.id, -32020, message=fault)
@@ -90,18 +93,13 @@ class EraServer(ScriptedServer):
         return self._complete(request, meta)
 
     def _header_fault(self, request: Request, meta: Mapping[str, Any]) -> str | None:
-        headers = request.headers
+        fault = header_fault(request, meta)
+        if fault is not None:
+            return fault
         params = request.params if isinstance(request.params, dict) else {}
-        if headers.get("mcp-protocol-version") != meta.get(f"{META}protocolVersion"):
-            return f"MCP-Protocol-Version: {headers.get('mcp-protocol-version')}"
-        if headers.get("mcp-method") != request.method:
-            return f"Mcp-Method: {headers.get('mcp-method')}"
-        member = _NAMED.get(request.method or "")
-        if member is not None and decoded_header(headers.get("mcp-name")) != params.get(member):
-            return f"Mcp-Name: {headers.get('mcp-name')}"
         if request.method == "tools/call" and params.get("name") == "query" and self.token is not None:
             value = params.get("arguments", {}).get("region")
-            if decoded_header(headers.get(f"mcp-param-{self.token.lower()}")) != value:
+            if decoded_header(request.headers.get(f"mcp-param-{self.token.lower()}")) != value:
                 return f"Mcp-Param-{self.token}"
         return None
 
@@ -142,27 +140,6 @@ class EraServer(ScriptedServer):
         with self._lock:
             self.executed.append(name)
         return {"resultType": "complete", "content": [{"type": "text", "text": name}], "isError": False}
-
-
-def decoded_header(value: str | None) -> str | None:
-    """Decode a header value as servers must (2026-07-28, streamable HTTP, value encoding)."""
-    if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
-        return value
-    return base64.b64decode(value[9:-2], validate=True).decode()
-
-
-def refusal(request_id: object, code: int, data: object = None, message: str = "scripted") -> dict[str, Any]:
-    """Make a JSON-RPC error."""
-    error: dict[str, Any] = {"code": code, "message": message}
-    if data is not None:
-        error["data"] = data
-    return {"jsonrpc": "2.0", "id": request_id, "error": error}
-
-
-def _meta(request: Request) -> dict[str, Any] | None:
-    params = request.params
-    meta = params.get("_meta") if isinstance(params, dict) else None
-    return meta if isinstance(meta, dict) and f"{META}protocolVersion" in meta else None
 
 
 def _result(request: Request, result: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 from support.calls import SWIFT
-from support.faults import Dripping, Reply, Status
 from support.processes import fastmcp_stdio, sdk_http, sdk_stdio, unused_port
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, McpManager, RpcError
+from mcp_manager.testing.faults import Dripping, Reply, Status
+from mcp_manager.testing.scripted import ScriptedServer
 
 __all__ = ["EventfulFleet", "served_metrics"]
 

@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import faults
 from support.authority import Authority
 from support.authorization import ProtectedServer, oauth
 from support.era_server import HANDSHAKE, STATELESS, EraServer
 from support.proxy import ScriptedProxy
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, PyMcpManager, Selector
 from mcp_manager.config import load_manager_config
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 
 __all__ = ["FAILURES", "KEY", "Failure"]
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from support.scripted import Connection, Fault, Request, ScriptedServer, encode, event
 from support.streams import HttpSseServer
+
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer, encode, event
 
 __all__ = ["PROVEN", "UNPROVEN", "ForgetfulServer", "ForgetfulSseServer", "Refused"]
 

@@ -12,15 +12,15 @@ from typing import Any, Self
 from support import kept
 from support.authorization import ProtectedServer
 from support.calls import CALM, eventually
-from support.faults import Hold, Status
 from support.name_server import NameServer
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer, Task, task_result
 from support.streams import HttpSseServer, StandingStreams
 
 from mcp_manager import McpManager
 from mcp_manager.errors import McpManagerError
+from mcp_manager.testing.faults import Hold, Status
+from mcp_manager.testing.scripted import ScriptedServer
 
 __all__ = ["FullFleet", "held_of"]
 

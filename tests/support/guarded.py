@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from support.era_server import EraServer, Response
-from support.scripted import Request
 
 from mcp_manager import Caller, McpManager
+from mcp_manager.testing.scripted import Request
 
 __all__ = ["ALICE", "BOB", "OWN", "TOKENS", "GuardedServer", "is_apart", "who"]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
-from support.scripted import Connection, Fault, Request
+from mcp_manager.testing.scripted import Connection, Fault, Request
 
 __all__ = ["ANSWERS", "Answer"]
 

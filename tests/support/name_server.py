@@ -14,8 +14,9 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
-from support.listening import stop_listening
-from support.watching import Watched
+
+from mcp_manager.testing.scripted.listening import stop_listening
+from mcp_manager.testing.scripted.watching import Watched
 
 __all__ = ["NameServer"]
 

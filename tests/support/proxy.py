@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final, Self
 
-from support.listening import stop_listening
+from mcp_manager.testing.scripted.listening import stop_listening
 
 __all__ = ["ScriptedProxy"]
 

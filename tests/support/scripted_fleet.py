@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from support.virtual_time import VirtualTimeLoop
-
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
 from mcp_manager.calls.affinity import Affinity
@@ -27,6 +25,7 @@ from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.host import HostApplication
 from mcp_manager.session.template import SessionTemplate
+from mcp_manager.testing.virtual_time import VirtualTimeLoop
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]

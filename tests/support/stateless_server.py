@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.scripted import Connection, Fault, Request, ScriptedServer, event
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer, event
 
 __all__ = ["ALL_CAPABILITIES", "REVISION", "ListenStream", "Silence", "StatelessServer", "Task", "task_result"]
 

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from support.scripted import Connection, Fault, Request, ScriptedServer, encode, event
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer, encode, event
 
 __all__ = [
     "ANY",

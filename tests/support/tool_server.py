@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from support.scripted import Request, ScriptedServer
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 __all__ = ["PIXEL", "TONE", "WEATHER_TOOLS", "ToolServer", "text_result", "weather"]
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
-from support.virtual_time import VirtualTimeLoop
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import Backend, Lease
@@ -17,6 +16,7 @@ from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.servers.core_settings import limits_of, limits_together
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing.virtual_time import VirtualTimeLoop
 from mcp_manager.types import CallStatus, Outcome
 
 __all__ = ["Floor"]

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
-from support import faults
 from support.agent_fleet import (
     ODD_ARGUMENTS,
     ODD_SCHEMA,
@@ -19,6 +18,7 @@ from support.agent_fleet import (
 from support.tool_server import PIXEL, TONE
 
 from mcp_manager import ConnectionLostError, NotRunningError
+from mcp_manager.testing import faults
 
 pytest.importorskip("langchain", reason="langchain is not installed: pip install 'pymcp-manager[models]'")
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
-from support import faults
 from support.agent_fleet import (
     ODD_ARGUMENTS,
     ODD_SCHEMA,
@@ -18,6 +17,8 @@ from support.agent_fleet import (
     threaded_fleet,
 )
 from support.tool_server import PIXEL
+
+from mcp_manager.testing import faults
 
 pytest.importorskip("agents", reason="openai-agents is not installed: pip install 'pymcp-manager[models]'")
 

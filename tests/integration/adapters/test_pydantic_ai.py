@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.agent_fleet import (
     ODD_ARGUMENTS,
     ODD_SCHEMA,
@@ -20,6 +19,7 @@ from support.tool_server import PIXEL, TONE
 
 from mcp_manager import InvalidRequestError, NotRunningError
 from mcp_manager.adapters import Toolset, select_tools
+from mcp_manager.testing import faults
 
 pytest.importorskip("pydantic_ai", reason="pydantic-ai is not installed: pip install 'pymcp-manager[models]'")
 

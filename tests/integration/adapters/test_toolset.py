@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support import faults
 from support.calls import CALM
 from support.guarded import GuardedServer
 from support.tool_server import ToolServer, weather
@@ -22,6 +21,7 @@ from mcp_manager import (
     ToolNotFoundError,
 )
 from mcp_manager.adapters import Toolset, select_tools, select_tools_blocking
+from mcp_manager.testing import faults
 
 
 @pytest.fixture

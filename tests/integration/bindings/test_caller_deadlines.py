@@ -12,10 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support import faults
 from support.blocking import Blocked
 from support.calls import CALM, echo, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import NotRunningError, PyMcpManager, Selector
 from mcp_manager.bindings import loop_thread
@@ -23,6 +21,8 @@ from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.errors import DeadlineExceededError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 ECHO = echo("x").decode()
 SHORT_S = 0.05

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support.blocking import Blocked
 from support.calls import CALM
-from support.scripted import ScriptedServer
 
 from mcp_manager import (
     Caller,
@@ -29,6 +28,7 @@ from mcp_manager import (
     ServerNotFoundError,
     ServerState,
 )
+from mcp_manager.testing.scripted import ScriptedServer
 
 ARGUMENTS = {"text": "x"}
 GONE = "http://127.0.0.1:9/mcp"

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
 
 import pytest
-from support import faults
 from support.calls import CALM
-from support.scripted import ScriptedServer
 
 from mcp_manager import Caller, ManagerConfig, PyMcpManager, ServerConfig
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 WAIT_S = 15.0
 ECHO = {"text": "x"}

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from support.era_server import HANDSHAKE, EraServer, Response
-from support.scripted import Request
 
 import mcp_manager
 from mcp_manager import PyHealthStatus, PyServerInfo
+from mcp_manager.testing.scripted import Request
 
 IMPORT = "from claude_optimized_deployment_rust import mcp_manager"
 

@@ -8,12 +8,12 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import InvalidRequestError, ManagerConfig, McpManager, PyMcpManager, SessionLostError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 KEYS = [f"caller-{number}" for number in range(12)]
 

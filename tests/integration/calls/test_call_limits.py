@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import deployed, echo, eventually, failure_of, text_of, tool_call
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, DeadlineExceededError, OverloadedError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 ONE_TRY: dict[str, Any] = {"retry": {"attempts": 1}}
 

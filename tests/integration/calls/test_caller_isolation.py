@@ -12,7 +12,6 @@ import pytest
 from support.calls import CALM, deployed, eventually
 from support.era_server import HANDSHAKE, STATELESS
 from support.guarded import ALICE, BOB, OWN, TOKENS, GuardedServer, is_apart, who
-from support.scripted import Request, ScriptedServer
 from support.stateless_server import StatelessServer
 from support.streams import StandingStreams
 
@@ -26,6 +25,7 @@ from mcp_manager import (
     ServerState,
     current_caller,
 )
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 CANARY = "canary-7a2f9d"
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from support.calls import CALM, deployed, echo, eventually, text_of
 from support.era_server import HANDSHAKE, STATELESS
-from support.faults import Hold
 from support.guarded import ALICE, BOB, OWN, TOKENS, GuardedServer, is_apart, who
 from support.processes import sdk_http
 
@@ -27,6 +26,7 @@ from mcp_manager import (
     SessionLostError,
     current_caller,
 )
+from mcp_manager.testing.faults import Hold
 
 CANARY = "canary-7a2f9d"
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from support.calls import CALM, deployed, eventually
 from support.era_server import Response
-from support.faults import Hold
 from support.guarded import ALICE, BOB, OWN, TOKENS, GuardedServer, who
-from support.scripted import Request
 
 from mcp_manager import (
     ManagerConfig,
@@ -21,6 +19,8 @@ from mcp_manager import (
     ToolNotAllowedError,
 )
 from mcp_manager.config import parse_server_config
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import Request
 
 
 def config_of(server: GuardedServer, **changes: Any) -> ServerConfig:

@@ -9,13 +9,13 @@ from typing import Any
 
 import psutil
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, text_of
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager
 from mcp_manager.errors import CallError, ConnectionLostError, NotRunningError, ServerNotFoundError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import AuthError, ConfigError, ConnectError, ConnectionLostError, OverloadedError
 from mcp_manager.session.knowledge.kept_results import KeptResults
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 STATIC = {"content": [{"type": "text", "text": "from the settings"}]}
 

@@ -6,14 +6,14 @@ import logging
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, failure_of
 from support.processes import unused_port
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SECRET = "s3cr3t"
 

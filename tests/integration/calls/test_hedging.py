@@ -8,14 +8,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, text_of
-from support.scripted import ScriptedServer
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import McpManager
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, OverloadedError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import CallStatus
 
 HEDGE: dict[str, Any] = {"enabled": True, "min_samples": 10, "max_share": 1.0, "quantile": 0.5}

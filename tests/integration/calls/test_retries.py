@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Connection, Fault, Request, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import AuthError, ConnectError, ConnectionLostError, OverloadedError, ProtocolError, RpcError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer
 
 SWIFT_RETRIES: dict[str, Any] = {**CALM, "retry": {"backoff_s": 0.01, "backoff_max_s": 0.05}}
 

@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, text_of
 from support.processes import unused_port
-from support.scripted import ScriptedServer
 
 from mcp_manager import (
     CallError,
@@ -28,6 +26,8 @@ from mcp_manager import (
     ServerNotFoundError,
     SessionLostError,
 )
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 RED = Selector(tag="red")
 

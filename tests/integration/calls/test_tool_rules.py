@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, eventually, text_of, tool_call
 from support.certificates import make_context
-from support.listening import stop_listening
 from support.processes import scripted_stdio, unused_port
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 from yarl import URL
 
@@ -41,6 +38,9 @@ from mcp_manager import (
     ToolNotFoundError,
     ToolsConfig,
 )
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
+from mcp_manager.testing.scripted.listening import stop_listening
 
 DELETE = tool_call("delete", {"text": "gone"})
 NAMES = ("delete", "delete_all", "echo", "read")

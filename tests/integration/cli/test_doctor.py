@@ -17,13 +17,13 @@ import pytest
 from support.authority import Authority, StrictTlsServer
 from support.authorization import ProtectedServer
 from support.processes import PROGRAMS, HttpServerProcess, fastmcp_http, unused_port
-from support.scripted import Request, ScriptedServer
 from support.terminal import COMMAND
 
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.cli.doctor.clocks import judged
 from mcp_manager.cli.doctor.connections import examine_tools
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 CLOCKS = "set both clocks by NTP: tokens (OAuth, JWT) are refused if clocks differ"
 DESCRIBED = {"command": sys.executable, "args": [str(PROGRAMS / "described_stdio.py")]}

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.calls import CALM, echo
-from support.scripted import Connection, Request, ScriptedServer
 
 from mcp_manager import CallError, McpManager, RpcError, load_manager_config
 from mcp_manager.cli import main
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 SECRET = "sk-S3cr3tV4lue99"
 

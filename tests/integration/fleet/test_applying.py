@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, echo, eventually, text_of
-from support.faults import Hold
 from support.processes import StdioCommand, scripted_stdio, unused_port
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import Applied, ConfigError, ManagerConfig, McpManager, NotRunningError, ScaleError, ServerConfig
 from mcp_manager.errors import McpManagerError
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 QUICK: dict[str, Any] = {**CALM, "shutdown_grace_s": 0.2, "drain_timeout_s": 5.0}
 

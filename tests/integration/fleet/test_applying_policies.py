@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, failure_of, text_of
-from support.faults import Hold
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import Applied, ManagerConfig, McpManager, Selector, ServerState
 from mcp_manager.config import parse_server_config
 from mcp_manager.errors import CircuitOpenError, DeadlineExceededError, OverloadedError, RpcError
+from mcp_manager.testing import faults
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 LISTING = b'{"method":"tools/list"}'
 

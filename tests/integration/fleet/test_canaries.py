@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually
-from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import (
@@ -23,6 +21,8 @@ from mcp_manager import (
     ToolNotAllowedError,
 )
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer
 
 LONG = {"strategy": "canary", "canary_s": 3600.0}
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from support.calls import CALM, echo
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import McpManagerError
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

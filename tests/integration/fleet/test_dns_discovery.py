@@ -16,10 +16,10 @@ from support.calls import CALM, echo, eventually, text_of
 from support.certificates import make_context
 from support.leaks import Snapshot
 from support.name_server import NameServer
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import ConfigError, ConnectError, ManagerConfig, McpManager, OverloadedError
+from mcp_manager.testing.scripted import ScriptedServer
 
 NAME = "mcp.example.test"
 ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")

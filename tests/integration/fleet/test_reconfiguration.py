@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, echo
-from support.faults import Hold
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, OverloadedError
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 PROBED = {"interval_s": 0.05, "idle_interval_s": 0.05, "jitter": 0.0}
 FREE = {"concurrency": "off"}

@@ -9,12 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, text_of
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import CallError, ConfigError, ConnectError, McpManager, RolloutError, ServerNotFoundError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 DEMO = {"command": sys.executable, "args": ["-P", "-m", "mcp_manager.cli.demo_servers.stdio_server"]}
 PATIENT = {**CALM, "connect_timeout_s": 20.0}

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 from support.calls import echo, eventually, text_of
-from support.faults import Hold
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConfigError, ManagerConfig, McpManager, NotRunningError, PyMcpManager, load_manager_config
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.fleet import file_watch
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 SOON = {"interval_s": 0.02}
 

@@ -14,11 +14,11 @@ import pytest
 from support.calls import eventually
 from support.children import is_gone
 from support.processes import scripted_stdio
-from support.scripted import Connection, Request, ScriptedServer
 
 from mcp_manager import McpManager
 from mcp_manager.config import parse_server_config
 from mcp_manager.errors import ConfigError, DeadlineExceededError
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 # As quick as a busy machine lets it be.
 HEALTH = {

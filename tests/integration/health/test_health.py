@@ -6,12 +6,12 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support import faults
 from support.calls import SWIFT, echo, eventually, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager, ServerState
 from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 
 def agree(manager: McpManager) -> None:

@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support import faults
 from support.calls import echo, eventually
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, McpManager, NotRunningError, ServerState
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 WAIT_S = 15.0
 UNPROBED = {"enabled": False, "settle_s": 0.0, "unhealthy_interval_s": 0.05, "unhealthy_interval_max_s": 0.05}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import faults
 from support.calls import echo, eventually, text_of
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import CallError, CircuitOpenError, McpManager, RpcError, ServerState
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 
 
 async def test_a_circuit_closes_without_traffic_and_long_before_the_next_interval() -> None:

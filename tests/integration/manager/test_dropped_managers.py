@@ -19,11 +19,11 @@ import psutil
 import pytest
 from support import kept
 from support.calls import CALM
-from support.faults import Hold
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, ConfigError, McpManager, NotRunningError, PyMcpManager
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 STDIO = scripted_stdio().config(**CALM)
 PING = '{"method":"ping"}'

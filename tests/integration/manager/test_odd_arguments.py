@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import pytest
 from support.calls import CALM
-from support.scripted import ScriptedServer
 
 from mcp_manager import (
     Caller,
@@ -32,6 +31,7 @@ from mcp_manager import (
 from mcp_manager.auth.options import AuthOptions
 from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.fleet.rollout import Shift
+from mcp_manager.testing.scripted import ScriptedServer
 
 URL: Final = "http://127.0.0.1:9/mcp"
 

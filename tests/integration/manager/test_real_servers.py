@@ -27,7 +27,6 @@ from support.processes import (
     sdk_stdio,
     time_stdio,
 )
-from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager, PyMcpManager
 from mcp_manager.errors import (
@@ -40,6 +39,7 @@ from mcp_manager.errors import (
     ServerExitedError,
     ServerNotFoundError,
 )
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.types import ServerState
 
 # A program takes its time to import what it is made of, the more the busier the machine.

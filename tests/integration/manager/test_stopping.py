@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 from support.calls import CALM, eventually
-from support.faults import Status
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectError, ManagerConfig, McpManager
+from mcp_manager.testing.faults import Status
+from mcp_manager.testing.scripted import ScriptedServer
 
 # Takes no notice of the end of its input, nor of SIGTERM.
 STUBBORN = scripted_stdio({"start": [{"do": "ignore_end"}]})

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import pytest
 from support.calls import CALM, deployed, echo, text_of
-from support.faults import Hold
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectionLostError, McpManager
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 HEDGED = {"hedge": {"enabled": True, "min_samples": 1, "min_delay_s": 0.0, "max_share": 1.0}, "instances": 2}
 

@@ -19,7 +19,6 @@ import pytest
 from support.calls import SWIFT
 from support.forking import in_child
 from support.processes import scripted_stdio, unused_port
-from support.scripted import ScriptedServer
 
 import mcp_manager
 from mcp_manager import (
@@ -46,6 +45,7 @@ from mcp_manager import (
     SessionReplaced,
     ToolsChanged,
 )
+from mcp_manager.testing.scripted import ScriptedServer
 
 E = TypeVar("E", bound=Event)
 

@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, text_of
 from support.processes import unused_port
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 FAMILIES = {
     "mcp_loop_lag_seconds": "histogram",

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from support.calls import CALM
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, PyMcpManager, ServerNotFoundError, load_manager_config
+from mcp_manager.testing.scripted import ScriptedServer
 
 PING = '{"method":"ping"}'
 LIMIT_S = 30.0

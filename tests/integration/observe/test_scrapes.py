@@ -16,9 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import StreamingResponse
-from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, failure_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, InvalidRequestError, ManagerConfig, McpManager, MetricsCollector, PyMcpManager
 from mcp_manager.calls import attempts
@@ -26,6 +24,8 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.observe.metric_families import STATE_NUMBERS
 from mcp_manager.observe.scraping import Scraped
 from mcp_manager.protocol import safety
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 Labels = frozenset[tuple[str, str]]
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import faults
 from support.calls import CALM, echo
 from support.processes import unused_port
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, FleetSnapshot, ManagerConfig, McpManager, PyMcpManager, ServerSnapshot
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SECRET = "s3cr3t"
 

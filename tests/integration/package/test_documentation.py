@@ -14,6 +14,7 @@ import pytest
 from support.authority import Authority
 from support.documents import DOCUMENTS, Block, Example, blocks_of, examples_of
 from support.orphans import no_orphans
+from support.suites import run_suite
 
 from mcp_manager import load_manager_config
 from mcp_manager.cli import main
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[3]
 README = DOCUMENTS["readme"].read_text(encoding="utf-8")
 SET_UP = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install -e (\S+) && \.venv/bin/(.+)")
 VARIABLES = {"SEARCH_TOKEN": "t", "HOME": "/home/x", "PYTHON": sys.executable}
-EXAMPLES = [example for name in DOCUMENTS for example in examples_of(name)]
+PROGRAMS = [example for name in DOCUMENTS for example in examples_of(name)]
+EXAMPLES = [example for example in PROGRAMS if not example.is_suite]
 BLOCKS = [block for path in DOCUMENTS.values() for block in blocks_of(path)]
 
 
@@ -56,6 +58,12 @@ def test_a_program_prints_what_the_text_shows(example: Example, tmp_path: Path) 
             check=False,
         )
     assert (done.stderr, done.stdout) == ("", example.output)
+
+
+@pytest.mark.parametrize("example", [each for each in PROGRAMS if each.is_suite], ids=lambda each: each.name)
+def test_a_suite_of_tests_passes(example: Example, tmp_path: Path) -> None:
+    ran = run_suite(tmp_path, example.code, "-o", "asyncio_mode=auto", plugins=("asyncio",))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 # The README

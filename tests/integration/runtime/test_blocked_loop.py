@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, text_of
 from support.processes import scripted_stdio
-from support.scripted import Connection, Request, ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ConnectError, DeadlineExceededError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

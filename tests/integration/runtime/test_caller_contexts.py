@@ -15,9 +15,9 @@ import pytest
 from support.calls import CALM, eventually
 from support.kept import objects
 from support.processes import PROGRAMS
-from support.scripted import ScriptedServer
 
 from mcp_manager import Handlers, ManagerConfig, McpManager
+from mcp_manager.testing.scripted import ScriptedServer
 
 tenant: ContextVar[Any] = ContextVar("tenant")
 STDIO = {"command": sys.executable, "args": [str(PROGRAMS / "asking_stdio.py"), "handshake"], "connect_timeout_s": 15.0}

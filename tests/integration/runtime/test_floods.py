@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 from support.calls import eventually
-from support.faults import Dripping
 from support.processes import PROGRAMS
-from support.scripted import ScriptedServer
 
 from mcp_manager import Handlers, McpManager
 from mcp_manager.config import ManagerConfig
@@ -22,6 +20,8 @@ from mcp_manager.errors import CallError, ProtocolError
 from mcp_manager.runtime import read_budget
 from mcp_manager.runtime.read_budget import FLOOD
 from mcp_manager.session.session import Session
+from mcp_manager.testing.faults import Dripping
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.types import ServerState
 
 pytestmark = pytest.mark.both_loops

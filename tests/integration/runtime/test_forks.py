@@ -21,14 +21,14 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, text_of, tool_call
-from support.faults import Hold
 from support.forking import in_child, living_child
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, NotRunningError, PyMcpManager
 from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.runtime.forks import tell_of_forks
+from mcp_manager.testing.faults import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectionLostError, McpManager, OverloadedError, ScaleError, ServerExitedError, ServerState
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 DEMO = {"command": sys.executable, "args": ["-P", "-m", "mcp_manager.cli.demo_servers.stdio_server"]}
 NEVER_S = 3600.0

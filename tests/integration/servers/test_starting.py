@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, failure_of, text_of
 from support.era_server import HANDSHAKE, STATELESS
 from support.processes import StdioCommand, era_stdio, scripted_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import (
     ConnectError,
@@ -23,6 +21,8 @@ from mcp_manager import (
     ServerState,
 )
 from mcp_manager.config import parse_server_config
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 # What waits for a start gives up at once; whatever comes up does so in spite of that.
 BRIEF: dict[str, Any] = {**CALM, "connect_timeout_s": 0.05}

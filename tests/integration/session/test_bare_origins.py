@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.authorization import ProtectedServer, oauth
 from support.era_server import HANDSHAKE, STATELESS, EraServer, Response
-from support.scripted import Request, ScriptedServer
 
 from mcp_manager import AuthError, Caller, McpManager, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 KEY = "canary-5d1e"
 

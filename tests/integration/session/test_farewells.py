@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM
-from support.scripted import Connection, Request, ScriptedServer
 
 from mcp_manager import CallError, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 LONG = {"connect_timeout_s": 60.0, "start_timeout_s": 60.0}
 SHORT = {"connect_timeout_s": 0.3, "start_timeout_s": 0.3}

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, SWIFT, deployed, echo, eventually, failure_of, text_of
 from support.forgetful import PROVEN, UNPROVEN, ForgetfulServer, ForgetfulSseServer, Refused
-from support.scripted import ScriptedServer
 from support.streams import StandingStreams
 
 from mcp_manager import CallError, ConnectError, ManagerConfig, McpManager, RpcError, ServerState
 from mcp_manager.session import life_check
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
 from support.era_server import HANDSHAKE, META, STATELESS, EraServer, refusal
-from support.scripted import Fault, ScriptedServer, encode
 
 from mcp_manager import McpManager
 from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer, encode
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from support.calls import CALM
-from support.scripted import Connection, Request, ScriptedServer, encode, head
 
 from mcp_manager import ManagerConfig, McpManager, RpcError
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer, encode, head
 
 LONG = {"connect_timeout_s": 60.0, "start_timeout_s": 60.0}
 SHORT = {"connect_timeout_s": 0.3, "start_timeout_s": 0.3}

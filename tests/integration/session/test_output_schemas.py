@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallToolResult, McpManager, ProtocolError, ServerState
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}

@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, eventually, text_of
-from support.scripted import ScriptedServer
 from support.streams import HttpSseServer, StandingStreams
 
 from mcp_manager import McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

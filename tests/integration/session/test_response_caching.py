@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, eventually
-from support.faults import RpcErrorReply
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import McpManager
 from mcp_manager.errors import RpcError
+from mcp_manager.testing.faults import RpcErrorReply
+from mcp_manager.testing.scripted import ScriptedServer
 
 HOUR = 3_600_000
 

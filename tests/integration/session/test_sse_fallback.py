@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support import faults
 from support.era_server import HANDSHAKE, STATELESS, EraServer
-from support.scripted import Fault, ScriptedServer
 from support.sessions import session_template
 from support.transports import http_transport
 
@@ -15,6 +13,8 @@ from mcp_manager._core.call_path import RequestIds
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.transport import HttpTransport
 

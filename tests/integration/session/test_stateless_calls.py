@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of, tool_call
 from support.era_server import META, STATE, STATELESS, EraServer, refusal
-from support.scripted import encode
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import DeadlineExceededError, InputRequiredError, InvalidRequestError, ProtocolError, RpcError
 from mcp_manager.protocol.multi_round import MAX_ROUNDS
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import encode
 
 JSON = {"Content-Type": "application/json"}
 

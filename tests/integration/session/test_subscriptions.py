@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, eventually
-from support.faults import Close, Hold, RpcErrorReply, Status
-from support.scripted import ScriptedServer
 from support.stateless_server import Silence, StatelessServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, DeadlineExceededError, RpcError
+from mcp_manager.testing.faults import Close, Hold, RpcErrorReply, Status
+from mcp_manager.testing.scripted import ScriptedServer
 
 TOOLS = "notifications/tools/list_changed"
 PROMPTS = "notifications/prompts/list_changed"

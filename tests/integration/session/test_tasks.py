@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, tool_call
-from support.faults import RpcErrorReply, Status
-from support.scripted import Request, ScriptedServer
 from support.stateless_server import StatelessServer, Task, task_result
 
 from mcp_manager import McpManager
@@ -22,6 +20,8 @@ from mcp_manager.errors import (
     RpcError,
     TaskError,
 )
+from mcp_manager.testing.faults import RpcErrorReply, Status
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 RESULT = {"content": [{"type": "text", "text": "done"}], "isError": False}
 DONE = {"status": "completed", "result": RESULT}

@@ -14,18 +14,18 @@ from typing import Any
 import msgspec
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
-from support import faults
 from support.calls import CALM, echo
 from support.collector import Answer, Collector, attributes, metrics
 from support.forking import in_child
 from support.processes import unused_port
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import metrics as exporting
 from mcp_manager.telemetry import open_telemetry
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SOON_S = 0.1
 CANARY = "canary-7f3a91"

@@ -11,10 +11,8 @@ import msgspec
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
-from support import faults
 from support.calls import CALM, echo, eventually
 from support.collector import Collector, attributes
-from support.scripted import ScriptedServer
 
 from mcp_manager import (
     Caller,
@@ -31,6 +29,8 @@ from mcp_manager._core.http_message import Request
 from mcp_manager.calls.call import Call, Where
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import dispatcher as dispatching
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 TOKEN, OWN = "canary-caller-91b2", "canary-own-55aa"
 

@@ -20,12 +20,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
-from support import faults
 from support.calls import CALM, echo, text_of
 from support.collector import Answer, Collector, attributes
 from support.forking import in_child
 from support.processes import HttpServerProcess, unused_port
-from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
@@ -33,6 +31,8 @@ from mcp_manager.observe.log_format import JsonFormatter
 from mcp_manager.runtime.current_trace import CURRENT_TRACE, CurrentTrace
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import spans as exporting
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 SAMPLED = f"00-{TRACE:032x}-{PARENT:016x}-01"

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of
 from support.era_server import HANDSHAKE, STATELESS, EraServer
 from support.processes import era_stdio
-from support.scripted import Connection, Fault, Request, encode, event
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError, ProtocolError, ServerExitedError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Fault, Request, encode, event
 
 LIMIT = 64 * 1024
 JSON = {"Content-Type": "application/json"}

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import SWIFT, echo, eventually, failure_of, text_of
 from support.hostile import ANSWERS
-from support.scripted import ScriptedServer
 from support.stdio import opened
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, RpcError
 from mcp_manager.health import HealthMonitor, monitor
 from mcp_manager.servers.instance import Instance
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.http.transport import HttpTransport
 from mcp_manager.transports.stdio import transport as stdio

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, echo, eventually, text_of
-from support.faults import SseEvents
-from support.scripted import Connection, Fault, Request, ScriptedServer, encode, event
 from support.stdio import opened
 
 from mcp_manager import (
@@ -25,6 +23,8 @@ from mcp_manager import (
     RpcError,
     UnknownContent,
 )
+from mcp_manager.testing.faults import SseEvents
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer, encode, event
 
 JSON = "application/json"
 NO_MESSAGE = "an event that is not JSON-RPC"

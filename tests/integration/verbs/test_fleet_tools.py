@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually
 from support.processes import scripted_stdio, sdk_stdio
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, RpcError, Selector, ServerNotFoundError, ToolNotFoundError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 

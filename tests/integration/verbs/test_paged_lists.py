@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from support.calls import CALM
-from support.scripted import Request, ScriptedServer
 
 from mcp_manager import McpManager, RpcError
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 PAGES = 6
 

@@ -7,11 +7,11 @@ from functools import partial
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
-from support.virtual_time import run_in_virtual_time
 from support.waiting import Floor
 
 from mcp_manager._core.records import Lease
 from mcp_manager.errors import DeadlineExceededError, OverloadedError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 SERVERS = ("a", "b", "c")
 

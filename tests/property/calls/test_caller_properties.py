@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM
 from support.era_server import HANDSHAKE, STATELESS, EraServer
-from support.scripted import Request
 
 from mcp_manager import Caller, CallError, McpManager
+from mcp_manager.testing.scripted import Request
 
 PRINCIPALS = ("alice", "bob", "carol")
 WHO = st.sampled_from(PRINCIPALS)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import (
     CallError,
@@ -20,6 +19,7 @@ from mcp_manager.errors import (
     ProtocolError,
     SessionLostError,
 )
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 # Rounding of the clock, and the resolution of the loop's timers.
 _SLACK_S = 1e-6

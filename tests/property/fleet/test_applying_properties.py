@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, eventually
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import McpManagerError
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing.scripted import ScriptedServer
 
 NAMES = ["a", "b", "c", "d"]
 POLICIES: dict[str, Any] = {

@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import ChildExited, ChildStarted, CircuitChanged, Event, ServerState, ServerStateChanged
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 FAILS = Act(error=lambda: ConnectionLostError("scripted", delivery="unknown"))
 RECOVERY_S = 2_000.0

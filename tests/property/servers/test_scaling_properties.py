@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, eventually
-from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import McpManager, RolloutError
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing.scripted import ScriptedServer
 
 PLANS = st.sampled_from(
     [

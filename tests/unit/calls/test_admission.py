@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.virtual_time import run_in_virtual_time
 from support.waiting import Floor
 
 from mcp_manager._core.records import Lease
 from mcp_manager.calls.admission import ToolRates, refusal
 from mcp_manager.errors import CallError, DeadlineExceededError, OverloadedError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import CallStatus, Rejection
 
 SECOND = 10**9

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import (
     CallError,
@@ -22,6 +21,7 @@ from mcp_manager.errors import (
     OverloadedError,
     ServerExitedError,
 )
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import CircuitState, ServerState
 
 RESTART = {"initial_s": 1.0, "max_s": 60.0, "jitter": 0.0, "stable_after_s": 30.0}

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.records import Backend
 from mcp_manager.calls.retry_rules import Circumstances, next_backoff_s, pause_s, way_to_repeat
@@ -31,6 +30,7 @@ from mcp_manager.errors import (
 )
 from mcp_manager.protocol.safety import safety_of, tool_of
 from mcp_manager.session.knowledge.tool_hints import ToolHints
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.transports.base import Request
 
 RAW_CALL = Request(b'"tools/call"', b'{"name":"echo","arguments":{}}')

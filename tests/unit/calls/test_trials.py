@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import CallError, CircuitOpenError, ConnectionLostError, OverloadedError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 
 def lost() -> CallError:

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 from support.waiting import Floor
 
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, OverloadedError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 GRACE_S = 3.0
 

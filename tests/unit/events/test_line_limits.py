@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import ChildExited, ServerState, ServerStateChanged, ServerUndeployed
 from mcp_manager.events.feed import EventFeed
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 HEALTHY, UNHEALTHY = ServerState.HEALTHY, ServerState.UNHEALTHY
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import CallError, DeadlineExceededError, ServerExitedError
 from mcp_manager.observe.views import server_view
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import ServerState
 
 HEALTH = {

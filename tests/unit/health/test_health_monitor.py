@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import CallError, ConnectionLostError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import ServerState
 
 HEALTHY, DEGRADED, UNHEALTHY = ServerState.HEALTHY, ServerState.DEGRADED, ServerState.UNHEALTHY

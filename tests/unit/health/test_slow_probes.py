@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import AuthError, CallError, ConnectionLostError, DeadlineExceededError, ProtocolError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import CircuitState, ServerState
 
 HEALTHY, DEGRADED, UNHEALTHY = ServerState.HEALTHY, ServerState.DEGRADED, ServerState.UNHEALTHY

@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import ChildExited, ChildStarted, CircuitChanged, Event, EventStream, ServerState, ServerStateChanged
 from mcp_manager.errors import CallError, ConnectionLostError, ServerExitedError
 from mcp_manager.health.tally import Standing
 from mcp_manager.health.transitions import Transitions
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 HEALTHY, DEGRADED, UNHEALTHY = ServerState.HEALTHY, ServerState.DEGRADED, ServerState.UNHEALTHY
 INITIALIZING = ServerState.INITIALIZING

@@ -21,6 +21,7 @@ PARTS = (
     "__main__",
     "cli",
     "adapters",
+    "testing",
     "__init__",
     "bindings",
     "manager",

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from support import kept, leaks
+from support import kept
 from support.leaks import Snapshot
 
 from mcp_manager._core.http_message import Exchange
 from mcp_manager.errors import ConnectError
+from mcp_manager.testing import leaks
 
 
 def test_what_is_held_is_told_with_its_holder() -> None:

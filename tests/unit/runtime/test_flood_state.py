@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from support.scripted_fleet import ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.types import ServerState
 
 Shown = tuple[ServerState, tuple[str, ...]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from support.scripted_fleet import ScriptedFleet
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import CallError, ConnectionLostError
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 LONG_NS = 10**18
 

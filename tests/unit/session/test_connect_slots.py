@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.session.connect_slots import ConnectSlots, Turn
 from mcp_manager.session.slot_policy import Urgency
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.transports.stdio.process_activity import ProcessActivity, usable_cores
 
 

@@ -7,10 +7,9 @@ import itertools
 from collections.abc import Coroutine
 from typing import Any
 
-from support.virtual_time import VirtualTimeLoop, run_in_virtual_time
-
 from mcp_manager.protocol.session_loss import UNANSWERED, UNASKED, Refusal
 from mcp_manager.session.life_check import LifeCheck
+from mcp_manager.testing.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 GONE = Refusal(404, -32001, "Session not found")
 BAD = Refusal(200, -32602, "no such tool")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from support.contained import containment
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.session import ProgressReports
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 
 LONG_NS = 10**12
 

@@ -12,7 +12,6 @@ import pytest
 from support.contained import TOKEN, containment
 from support.scripted_fleet import ScriptedFleet
 from support.sessions import session_template
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.jsonrpc import scan
 from mcp_manager.errors import RpcError
@@ -20,6 +19,7 @@ from mcp_manager.session import ProgressReports
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.resubscription import Resubscription
 from mcp_manager.session.server_requests import ServerRequests
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 WAIT_S = 15.0

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.errors import ConnectionLostError, ToolNotFoundError
 from mcp_manager.results import Tool
+from mcp_manager.testing.virtual_time import run_in_virtual_time
 from mcp_manager.verbs import tool_catalog
 from mcp_manager.verbs.tool_cache import ToolCache
 

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, failure_of, text_of, tool_call
-from support.scripted import ScriptedServer
 
 from benchmarks.calls.children import LoopbackServer
 from mcp_manager import DeadlineExceededError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.connections.limit import default_limit
 
 pytestmark = pytest.mark.both_loops

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 from support.calls import deployed, echo, text_of
-from support.faults import Dripping
-from support.scripted import ScriptedServer
+
+from mcp_manager.testing.faults import Dripping
+from mcp_manager.testing.scripted import ScriptedServer
 
 SIZE = 1 << 19
 # The buffer that grows, what was read from the socket, the reply as bytes; with lists of pieces it was 65 and more.

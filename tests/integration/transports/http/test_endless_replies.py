@@ -6,12 +6,12 @@ import asyncio
 import dataclasses
 
 import pytest
-from support import faults
 from support.calls import deployed, echo, failure_of, text_of
-from support.scripted import Connection, Request, ScriptedServer
 
 from mcp_manager import ManagerConfig
 from mcp_manager.errors import AuthError, DeadlineExceededError, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

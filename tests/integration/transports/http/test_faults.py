@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import (
@@ -21,10 +18,13 @@ from mcp_manager.errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
+    Delivery,
     OverloadedError,
     ProtocolError,
     SessionLostError,
 )
+from mcp_manager.testing import Era, Faults, FaultyServer, FaultyServerFactory, assert_delivery, assert_no_hang, faults
+from mcp_manager.testing.scripted import Fault
 from mcp_manager.types import ServerState
 
 SMALL_REPLIES = 64 * 1024
@@ -32,26 +32,32 @@ SHORT_S = 0.25
 
 
 @pytest.fixture
-def faulty() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
+def era() -> Era:
+    """The era of the faulty server: that of the handshake, where a test does not ask for another."""
+    return "handshake"
 
 
 @pytest.fixture
-def neighbour() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
+def faulty(faulty_server: FaultyServerFactory, era: Era) -> FaultyServer:
+    return faulty_server(era)
+
+
+@pytest.fixture
+def neighbour(faulty_server: FaultyServerFactory) -> FaultyServer:
+    return faulty_server()
 
 
 @pytest.fixture(params=[True, False], ids=["lane", "ordinary"])
-async def manager(
-    request: pytest.FixtureRequest, faulty: ScriptedServer, neighbour: ScriptedServer
-) -> AsyncIterator[McpManager]:
-    """A manager on the compiled lanes, and one on plain aiohttp requests: their results are the same."""
-    async with McpManager(ManagerConfig(http_lanes=request.param)) as manager:
-        await manager.deploy("faulty", {"url": faulty.url, "max_response_bytes": SMALL_REPLIES, **CALM})
-        await manager.deploy("neighbour", {"url": neighbour.url, **CALM})
-        yield manager
+def mcp_fleet_config(request: pytest.FixtureRequest) -> ManagerConfig:
+    """The compiled lanes, and plain aiohttp requests: their results are the same."""
+    return ManagerConfig(http_lanes=request.param)
+
+
+@pytest.fixture
+async def manager(mcp_fleet: McpManager, faulty: FaultyServer, neighbour: FaultyServer) -> McpManager:
+    await mcp_fleet.deploy("faulty", {"url": faulty.url, "max_response_bytes": SMALL_REPLIES, **CALM})
+    await mcp_fleet.deploy("neighbour", {"url": neighbour.url, **CALM})
+    return mcp_fleet
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Case:
     name: str
     fault: Fault
     error: type[CallError] | tuple[type[CallError], ...]
-    delivery: str
+    delivery: Delivery
     timeout_s: float = 5.0
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -79,11 +85,15 @@ FAILURES = [
     Case("stream-truncated", faults.SseTruncated(), ConnectionLostError, "unknown"),
     Case("stream-cut", faults.SseTruncated(cut=True), ConnectionLostError, "unknown"),
     Case("stream-empty", faults.CutShort(), ConnectionLostError, "unknown"),
+    Case("reset-after-execution", Faults.reset(after="execution"), ConnectionLostError, "unknown"),
+    Case("reset-after-headers", Faults.reset(after="headers"), ConnectionLostError, "unknown"),
+    Case("reset-after-half", Faults.reset(after="half"), ConnectionLostError, "unknown"),
+    Case("truncated", Faults.truncate_stream(), ConnectionLostError, "unknown"),
     # What arrives is not an answer.
     Case("garbage", faults.Bytes(), ProtocolError, "unknown"),
     Case("body-too-long", faults.LengthMismatch(-7), ProtocolError, "unknown"),
     Case("bad-chunk", faults.BadChunk(), (ProtocolError, ConnectionLostError), "unknown"),
-    Case("gzip-bomb", faults.GzipBomb(), ProtocolError, "unknown"),
+    Case("gzip-bomb", Faults.gzip_bomb(8 * 2**20), ProtocolError, "unknown"),
     Case("oversize", faults.Oversize(4 * SMALL_REPLIES), ProtocolError, "unknown"),
     Case("oversize-chunked", faults.Oversize(4 * SMALL_REPLIES, chunked=True), ProtocolError, "unknown"),
     Case("truncated-json", faults.TruncatedJson(), ProtocolError, "unknown"),
@@ -94,7 +104,7 @@ FAILURES = [
     Case("json-empty", not_json(b""), ProtocolError, "unknown"),
     Case("html", not_json(b"<html><body>Welcome</body></html>", "text/html"), ProtocolError, "unknown"),
     Case("wrong-id", faults.WrongId(), ProtocolError, "unknown"),
-    Case("accepted", faults.Status(202), ProtocolError, "unknown"),
+    Case("accepted", Faults.accepted_without_answer(), ProtocolError, "unknown"),
     Case("no-content", faults.Status(204), ProtocolError, "unknown"),
     Case("ok-without-body", faults.Status(200), ProtocolError, "unknown"),
     # HTTP statuses.
@@ -131,20 +141,22 @@ FAILURES = [
 ]
 
 
+@pytest.mark.parametrize("era", ["handshake", "stateless"])
 @pytest.mark.parametrize("case", FAILURES, ids=lambda case: case.name)
 async def test_a_fault_becomes_a_typed_error(
-    case: Case, manager: McpManager, faulty: ScriptedServer, neighbour: ScriptedServer
+    case: Case, manager: McpManager, faulty: FaultyServer, neighbour: FaultyServer
 ) -> None:
     held = faults.Hold()
-    neighbour.script("tools/call", held)
+    neighbour.next(held)
     under_way = asyncio.create_task(manager.execute_raw("neighbour", echo("undisturbed", 1), timeout=10))
     await neighbour.wait_for("tools/call")
-    faulty.script("tools/call", case.fault)
+    faulty.next(case.fault)
 
-    error = await failure_of(manager, "faulty", echo("spoilt"), timeout=case.timeout_s)
+    async with assert_no_hang(within=case.timeout_s + 10):
+        error = await failure_of(manager, "faulty", echo("spoilt"), timeout=case.timeout_s)
 
     assert isinstance(error, case.error), repr(error)
-    assert error.delivery == case.delivery
+    assert_delivery(error, case.delivery)
     for name, value in case.attributes.items():
         assert getattr(error, name) == value
     if not isinstance(error, DeadlineExceededError):
@@ -193,18 +205,18 @@ async def test_a_fault_becomes_a_typed_error(
         "notification",
     ],
 )
-async def test_an_odd_answer_is_still_an_answer(fault: Fault, manager: McpManager, faulty: ScriptedServer) -> None:
-    faulty.script("tools/call", fault)
+async def test_an_odd_answer_is_still_an_answer(fault: Fault, manager: McpManager, faulty: FaultyServer) -> None:
+    faulty.next(fault)
     assert text_of(await manager.execute_raw("faulty", echo("odd"), timeout=5)) == "odd"
     assert text_of(await manager.execute_raw("faulty", echo("next"), timeout=5)) == "next"
 
 
-async def test_requests_of_the_server_are_answered(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_requests_of_the_server_are_answered(manager: McpManager, faulty: FaultyServer) -> None:
     asked = (
         {"jsonrpc": "2.0", "id": "ask-1", "method": "ping"},
         {"jsonrpc": "2.0", "id": 7, "method": "sampling/createMessage", "params": {}},
     )
-    faulty.script("tools/call", faults.SseEvents(before=asked))
+    faulty.next(faults.SseEvents(before=asked))
     assert text_of(await manager.execute_raw("faulty", echo("asked"), timeout=5)) == "asked"
 
     def answers() -> dict[Any, Any]:
@@ -216,18 +228,18 @@ async def test_requests_of_the_server_are_answered(manager: McpManager, faulty: 
     assert answers()[7]["error"]["code"] == -32601
 
 
-async def test_a_json_rpc_error_is_an_answer(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_a_json_rpc_error_is_an_answer(manager: McpManager, faulty: FaultyServer) -> None:
     for status in (200, 400):
-        faulty.script("tools/call", faults.RpcErrorReply(-32602, "bad params", status=status))
+        faulty.next(faults.RpcErrorReply(-32602, "bad params", status=status))
         reply = json.loads(await manager.execute_raw("faulty", echo("x", "mine"), timeout=5))
         assert reply["id"] == "mine"
         assert reply["error"] == {"code": -32602, "message": "bad params"}
 
 
-async def test_a_redirect_is_not_followed(manager: McpManager, faulty: ScriptedServer) -> None:
-    with ScriptedServer(sessions=False) as elsewhere:
+async def test_a_redirect_is_not_followed(manager: McpManager, faulty: FaultyServer) -> None:
+    with FaultyServer("stateless") as elsewhere:
         for status in (301, 302, 303, 307, 308):
-            faulty.script("tools/call", faults.Redirect(elsewhere.url, status))
+            faulty.next(faults.Redirect(elsewhere.url, status))
             error = await failure_of(manager, "faulty", echo("secret"))
             assert isinstance(error, ProtocolError)
             assert error.delivery == "rejected"
@@ -235,8 +247,8 @@ async def test_a_redirect_is_not_followed(manager: McpManager, faulty: ScriptedS
         assert elsewhere.open_connections == 0
 
 
-async def test_a_deadline_tells_the_server(manager: McpManager, faulty: ScriptedServer) -> None:
-    faulty.script("tools/call", faults.Hold())
+async def test_a_deadline_tells_the_server(manager: McpManager, faulty: FaultyServer) -> None:
+    faulty.next(faults.Hold())
     await failure_of(manager, "faulty", echo("late"), timeout=SHORT_S)
     await faulty.wait_for("notifications/cancelled")
     [call] = faulty.requests_of("tools/call")
@@ -247,7 +259,7 @@ async def test_a_deadline_tells_the_server(manager: McpManager, faulty: Scripted
 # The connection
 
 
-async def test_a_refused_connection(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_a_refused_connection(manager: McpManager, faulty: FaultyServer) -> None:
     faulty.refuse_connections()
     error = await failure_of(manager, "faulty", echo("refused"))
     # The pooled connection may be found dead only while it is being written to.
@@ -259,22 +271,20 @@ async def test_a_refused_connection(manager: McpManager, faulty: ScriptedServer)
     assert text_of(await manager.execute_raw("faulty", echo("back"), timeout=5)) == "back"
 
 
-async def test_a_connection_reset_before_it_is_read(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_a_connection_reset_before_it_is_read(manager: McpManager, faulty: FaultyServer) -> None:
     faulty.refuse_connections()
     await failure_of(manager, "faulty", echo("refused"))
     faulty.listen()
-    faulty.script_connections(faults.Reset())
+    faulty.next(Faults.reset(), on="connect")
     error = await failure_of(manager, "faulty", echo("reset"))
     assert (type(error), error.delivery) in {(ConnectError, "not_sent"), (ConnectionLostError, "unknown")}
     assert text_of(await manager.execute_raw("faulty", echo("back"), timeout=5)) == "back"
-    assert faulty.executed == ["back"]
+    assert [each.arguments["text"] for each in faulty.ledger.entries] == ["back"]
 
 
-async def test_a_stream_that_never_ends_does_not_keep_its_connection(
-    manager: McpManager, faulty: ScriptedServer
-) -> None:
+async def test_a_stream_that_never_ends_does_not_keep_its_connection(manager: McpManager, faulty: FaultyServer) -> None:
     for number in range(10):
-        faulty.script("tools/call", faults.SseNeverEnds(with_reply=True))
+        faulty.next(faults.SseNeverEnds(with_reply=True))
         assert text_of(await manager.execute_raw("faulty", echo(str(number)), timeout=5)) == str(number)
     await faulty.wait_until(lambda: faulty.open_connections <= 1)
 
@@ -282,33 +292,46 @@ async def test_a_stream_that_never_ends_does_not_keep_its_connection(
 # Sessions
 
 
-@pytest.mark.parametrize("status", [404, 400])
-async def test_an_expired_session_is_replaced_once_for_all(status: int) -> None:
-    with ScriptedServer(lost_session_status=status) as server:
+@pytest.mark.parametrize("form", [404, 400, -32001])
+async def test_an_expired_session_is_replaced_once_for_all(form: Any) -> None:
+    with FaultyServer() as server:
         async with McpManager() as manager:
             await manager.deploy("faulty", {"url": server.url, **CALM})
-            server.expire_sessions()
+            server.next(Faults.expire_session(form))
             texts = [f"call {number}" for number in range(20)]
             replies = await asyncio.gather(*(manager.execute_raw("faulty", echo(text), timeout=5) for text in texts))
             assert [text_of(reply) for reply in replies] == texts
-            assert sorted(server.executed) == sorted(texts)
+            for text in texts:
+                server.ledger.assert_executed_once("echo", {"text": text})
             assert len(server.requests_of("initialize")) == 2
             assert "mcp-session-id" not in server.requests_of("initialize")[1].headers
         assert server.live_sessions == set()
 
 
-async def test_a_session_lost_again_and_again_is_an_error(manager: McpManager, faulty: ScriptedServer) -> None:
-    faulty.script_always("tools/call", faults.Status(404))
-    faulty.script_always("ping", faults.Status(404))
+async def test_a_session_that_expires_in_an_error_of_json_rpc_is_replaced(
+    manager: McpManager, faulty: FaultyServer
+) -> None:
+    faulty.next(Faults.expire_session(200))
+    # It is an answer, and the caller's to judge.
+    reply = json.loads(await manager.execute_raw("faulty", echo("lost"), timeout=5))
+    assert reply["error"] == {"code": -32001, "message": "Session terminated"}
+    assert text_of(await manager.execute_raw("faulty", echo("found"), timeout=5)) == "found"
+    faulty.ledger.assert_executed_once("echo", {"text": "found"})
+    assert len(faulty.requests_of("initialize")) == 2
+
+
+async def test_a_session_lost_again_and_again_is_an_error(manager: McpManager, faulty: FaultyServer) -> None:
+    faulty.always(faults.Status(404))
+    faulty.always(faults.Status(404), on="ping")
     error = await failure_of(manager, "faulty", echo("lost"))
     assert isinstance(error, SessionLostError)
     assert error.delivery == "rejected"
     assert len(faulty.requests_of("tools/call")) == 2
-    faulty.script_always("tools/call", None)
+    faulty.clear_faults()
     assert text_of(await manager.execute_raw("faulty", echo("found"), timeout=5)) == "found"
 
 
-async def test_a_session_is_deleted_at_the_end(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_a_session_is_deleted_at_the_end(manager: McpManager, faulty: FaultyServer) -> None:
     [session_id] = faulty.live_sessions
     await manager.undeploy("faulty")
     [request] = faulty.requests_of("DELETE")
@@ -322,9 +345,9 @@ async def test_a_session_is_deleted_at_the_end(manager: McpManager, faulty: Scri
     ids=["held", "reset", "http-405", "garbage"],
 )
 async def test_undeploying_does_not_depend_on_the_server(
-    fault: Fault, manager: McpManager, faulty: ScriptedServer
+    fault: Fault, manager: McpManager, faulty: FaultyServer
 ) -> None:
-    faulty.script("DELETE", fault)
+    faulty.next(fault, on="DELETE")
     async with asyncio.timeout(5):
         await manager.undeploy("faulty")
     assert [view.id for view in manager.servers()] == ["neighbour"]
@@ -351,8 +374,8 @@ HANDSHAKES = [
 
 @pytest.mark.parametrize("fault", [fault for _, fault in HANDSHAKES], ids=[name for name, _ in HANDSHAKES])
 async def test_a_failed_handshake_leaves_the_server_deployed_and_unhealthy(fault: Fault) -> None:
-    with ScriptedServer() as server:
-        server.script_always("initialize", fault)
+    with FaultyServer() as server:
+        server.always(fault, on="initialize")
         async with McpManager() as manager:
             settings = {**CALM, "connect_timeout_s": SHORT_S}
             async with asyncio.timeout(SHORT_S + 5):
@@ -363,15 +386,15 @@ async def test_a_failed_handshake_leaves_the_server_deployed_and_unhealthy(fault
             error = await failure_of(manager, "faulty", echo("no"))
             assert error.delivery == "not_sent"
             assert server.requests_of("tools/call") == []
-            server.script_always("initialize", None)
+            server.clear_faults()
             assert text_of(await manager.execute_raw("faulty", echo("yes"), timeout=5)) == "yes"
             assert manager.server("faulty").state is not ServerState.UNHEALTHY
 
 
 @pytest.mark.parametrize("revision", ["2025-03-26", "2025-06-18", "2025-11-25"])
 async def test_a_counter_offered_revision_is_used(revision: str) -> None:
-    with ScriptedServer() as server:
-        server.script("initialize", faults.ProtocolVersion(revision))
+    with FaultyServer() as server:
+        server.next(faults.ProtocolVersion(revision), on="initialize")
         async with McpManager() as manager:
             await manager.deploy("server", {"url": server.url, **CALM})
             await manager.execute_raw("server", echo("x"), timeout=5)
@@ -387,7 +410,7 @@ async def test_a_counter_offered_revision_is_used(revision: str) -> None:
         assert {each.headers.get("mcp-protocol-version") for each in later} == {revision}
 
 
-async def test_every_request_follows_the_specification(manager: McpManager, faulty: ScriptedServer) -> None:
+async def test_every_request_follows_the_specification(manager: McpManager, faulty: FaultyServer) -> None:
     await manager.execute_raw("faulty", echo("x"), timeout=5)
     posts = faulty.requests_of("POST")
     assert len(posts) >= 3
@@ -404,13 +427,13 @@ async def test_every_request_follows_the_specification(manager: McpManager, faul
 
 
 async def test_repeated_failures_open_the_circuit_of_that_server_alone(
-    faulty: ScriptedServer, neighbour: ScriptedServer
+    faulty: FaultyServer, neighbour: FaultyServer
 ) -> None:
     settings = {**CALM, "breaker": {"consecutive_failures": 5, "open_s": 60}}
     async with McpManager() as manager:
         await manager.deploy("faulty", {"url": faulty.url, **settings})
         await manager.deploy("neighbour", {"url": neighbour.url, **settings})
-        faulty.script_always("tools/call", faults.Status(500))
+        faulty.always(faults.Status(500))
         for _ in range(5):
             assert isinstance(await failure_of(manager, "faulty", echo("x")), ProtocolError)
         error = await failure_of(manager, "faulty", echo("x"))

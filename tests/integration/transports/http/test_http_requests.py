@@ -8,11 +8,11 @@ import traceback
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, ConnectError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SECRET = "sentinel-s3cr3t"
 

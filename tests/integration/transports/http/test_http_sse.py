@@ -7,9 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of
-from support.scripted import Connection, Fault, Request, ScriptedServer, event
 from support.streams import ANY, HttpSseServer, answers, notification
 
 from mcp_manager import (
@@ -21,6 +19,8 @@ from mcp_manager import (
     McpManager,
     ProtocolError,
 )
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer, event
 
 pytestmark = pytest.mark.both_loops
 

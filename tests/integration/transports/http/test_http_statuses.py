@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, failure_of, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 TWICE: dict[str, Any] = {"retry": {"attempts": 2, "backoff_s": 0.001, "backoff_max_s": 0.001}}
 

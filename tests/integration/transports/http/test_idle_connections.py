@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from support.calls import CALM
-from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.connections import pool as http_pool
 
 pytestmark = pytest.mark.both_loops

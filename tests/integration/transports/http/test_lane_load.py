@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
 from support.certificates import make_context
-from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.connections.clients import Clients
 
 pytestmark = pytest.mark.both_loops

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, echo, eventually, failure_of, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectError, ManagerConfig, McpManager
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.connections import names
 
 NAME = "moving.test"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.authority import Authority
 from support.calls import CALM, echo, failure_of, text_of
 from support.proxy import ScriptedProxy
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectError, ConnectionLostError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 # Nobody listens there: what arrives has come through the proxy.
 NAME = "127.0.0.99"

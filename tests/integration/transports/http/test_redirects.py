@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 
 LIMIT = 64 * 1024
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support import faults
 from support.authorization import ProtectedServer, oauth
 from support.calls import CALM, deployed, echo, failure_of, text_of
-from support.scripted import ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import ManagerConfig, McpManager, ProtocolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SIGNED = "?url=https%3A%2F%2Fx.y%2Fz&sig=a%2Bb%2Fc%3D%3D"
 

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of
-from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.streams import ANY, Batch, Cut, ResumedReply, StandingStreams, notification, with_id
 
 from mcp_manager import ConnectionLostError, DeadlineExceededError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Fault, Request, ScriptedServer
 from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops

@@ -11,10 +11,10 @@ import pytest
 from support.authority import Authority
 from support.calls import CALM, echo, text_of
 from support.proxy import ScriptedProxy
-from support.scripted import ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import McpManager
+from mcp_manager.testing.scripted import ScriptedServer
 from mcp_manager.transports.http.plain_requests import HttpRequest, PlainRequests
 
 pytestmark = pytest.mark.both_loops

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import faults
 from support.calls import deployed, echo, failure_of, text_of
 from support.certificates import make_context
-from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ConnectionLostError, ManagerConfig
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Fault, ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, eventually, failure_of, text_of
-from support.scripted import Connection, Request, ScriptedServer
 from support.streams import ANY, Cut, OpenStream, Result, ResumedReply, StandingStreams, answers, notification, with_id
 
 from mcp_manager import ConnectionLostError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops

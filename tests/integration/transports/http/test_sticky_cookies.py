@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from support import faults
 from support.calls import CALM, deployed, echo, failure_of, text_of
 from support.forgetful import Refused
-from support.scripted import Connection, Request, ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.authority import Authority, Pair, StrictTlsServer
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Connection, Request, ScriptedServer
 
 from mcp_manager import CallError, ConfigError, ConnectError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import Request, ScriptedServer
 
 SECRET = "sentinel-s3cr3t"
 
@@ -40,13 +40,13 @@ class Recording(ScriptedServer):
         super().__init__(tls=tls)
         self.seen: set[tuple[str, str]] = set()
 
-    def record(self, connection: Connection, verb: str, path: str, headers: Any, body: bytes) -> Request:
-        transport = connection._transport
+    def record(self, request: Request) -> Request:
+        [transport] = [each._transport for each in self.connections if each.number == request.connection]
         assert transport is not None
         certificate = transport.get_extra_info("peercert") or {}
         names = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
-        self.seen.add((names[0] if names else "", headers.get("x-who", "")))
-        return super().record(connection, verb, path, headers, body)
+        self.seen.add((names[0] if names else "", request.headers.get("x-who", "")))
+        return super().record(request)
 
 
 def identity(pair: Pair) -> dict[str, str]:

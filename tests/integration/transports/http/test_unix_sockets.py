@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import ScriptedServer
 
 from mcp_manager import ConfigError, ConnectError, ManagerConfig, McpManager
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 pytestmark = pytest.mark.both_loops
 

@@ -9,10 +9,10 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, echo, eventually, text_of
-from support.scripted import Connection, Request, ScriptedServer
 from support.streams import ANY, Cut, ResumedReply
 
 from mcp_manager import ManagerConfig, McpManager
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 from mcp_manager.transports.http.reconnection import Reconnection
 
 _CUTS = st.lists(st.builds(Cut, after=st.integers(0, 700), graceful=st.booleans()), max_size=6)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import itertools
-import json
 import socket
 import ssl
-import struct
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Self
 
-from support.listening import stop_listening
-from support.watching import Watched
+from mcp_manager.testing.scripted.connection import Connection, Fault, Request
+from mcp_manager.testing.scripted.listening import stop_listening
+from mcp_manager.testing.scripted.watching import Watched
 
-__all__ = ["Connection", "Fault", "Request", "ScriptedServer"]
+__all__ = ["ScriptedServer"]
 
 _LAST_KNOWN_REVISION: Final = "2025-11-25"
 _WAIT_S: Final = 10.0
-_REASONS: Final = {200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
 _TOOLS: Final = [
     {
         "name": "echo",
@@ -29,42 +27,6 @@ _TOOLS: Final = [
         "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
     }
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One HTTP request as it arrived.
-
-    ``verb`` is the HTTP method, ``method`` the JSON-RPC method or ``None``. ``number`` is the number of the request and
-    ``connection`` that of its connection, both counted from 0 for each server. Header names are in lower case.
-    """
-
-    number: int
-    connection: int
-    verb: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    message: Any
-
-    @property
-    def method(self) -> str | None:
-        return self.message.get("method") if isinstance(self.message, dict) else None
-
-    @property
-    def id(self) -> Any:
-        return self.message.get("id") if isinstance(self.message, dict) else None
-
-    @property
-    def params(self) -> Any:
-        return self.message.get("params") if isinstance(self.message, dict) else None
-
-
-class Fault(Protocol):
-    """What a server does instead of answering correctly; see ``support.faults``."""
-
-    async def play(self, connection: Connection, request: Request | None) -> None:
-        """Play the fault; ``request`` is ``None`` on a new connection from which nothing was read yet."""
 
 
 class ScriptedServer(Watched):
@@ -121,16 +83,23 @@ class ScriptedServer(Watched):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._listener: asyncio.Server | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+        self.is_ending = False
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-server", daemon=True)
         self._thread.start()
-        self.listen()
+        try:
+            self.listen()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._loop is not None and self._thread is not None
+        assert self._loop is not None
+        assert self._thread is not None
         self._run(self._shut_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -319,25 +288,20 @@ class ScriptedServer(Watched):
                     return self._scripts[name].popleft()
             return next((self._standing[name] for name in names if name in self._standing), None)
 
-    def record(self, connection: Connection, verb: str, path: str, headers: Mapping[str, str], body: bytes) -> Request:
-        """Record a request."""
-        try:
-            message = json.loads(body) if body else None
-        except ValueError:
-            message = None
+    def control(self, request: Request) -> tuple[int, bytes] | None:
+        """Return ``None``: this server is not controlled over the wire."""
+        return None
+
+    def record(self, request: Request) -> Request:
+        """Record a request and return it with its number."""
         with self._lock:
-            request = Request(
-                number=len(self._requests),
-                connection=connection.number,
-                verb=verb,
-                path=path,
-                headers=headers,
-                body=body,
-                message=message,
-            )
-            self._requests.append(request)
+            recorded = dataclasses.replace(request, number=len(self._requests))
+            self._requests.append(recorded)
         self.news()
-        return request
+        return recorded
+
+    async def before(self, request: Request) -> None:
+        """Wait before a request is answered; this server does not."""
 
     def connected(self, connection: Connection) -> Fault | None:
         """Record a new connection; return the fault to play before reading, or ``None``."""
@@ -354,11 +318,20 @@ class ScriptedServer(Watched):
             self._connections.discard(connection)
         self.news()
 
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin work beside the connections, on the server's loop; it is cancelled at the end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_WAIT_S)
 
     async def _listen(self) -> None:
+        if self._listener is not None:
+            return
         loop = asyncio.get_running_loop()
         if self.unix is not None:
             numbers = self._connection_numbers
@@ -377,177 +350,19 @@ class ScriptedServer(Watched):
             listener, self._listener = self._listener, None
             await stop_listening(listener)
         # Connection tasks and transports begin and end within the next event-loop iterations.
-        while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
+        mine = asyncio.current_task()
+        while asyncio.all_tasks() - self._background - {mine} or self._connections:
             for connection in list(self._connections):
                 connection.reset()
             await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:
+        self.is_ending = True
+        background = list(self._background)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await self._stop_listening()
-
-
-class Connection(asyncio.Protocol):
-    """One connection of a client, HTTP/1.1 with keep-alive, and the operations that faults use to break it."""
-
-    def __init__(self, server: ScriptedServer, number: int) -> None:
-        self.server = server
-        self.number = number
-        self._buffer = bytearray()
-        self._arrived = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._task: asyncio.Task[None] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._task = asyncio.get_running_loop().create_task(self._serve())
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._arrived.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self.server.disconnected(self)
-
-    # Operations for faults
-
-    async def write(self, data: bytes) -> None:
-        """Send raw bytes."""
-        assert self._transport is not None
-        await self._writable.wait()
-        if self._transport.is_closing():
-            await self.hang()
-        self._transport.write(data)
-
-    async def respond(
-        self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"", *, reason: str = ""
-    ) -> None:
-        """Send a whole HTTP response with ``Content-Length``."""
-        fields = {**(headers or {}), "Content-Length": str(len(body))}
-        if status == 204:
-            del fields["Content-Length"]
-        await self.write(head(status, fields, reason) + body)
-
-    async def open_stream(self, headers: Mapping[str, str] | None = None) -> None:
-        """Send the head of a chunked event stream."""
-        fields = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **(headers or {})}
-        await self.write(head(200, fields))
-
-    async def write_chunk(self, data: bytes) -> None:
-        """Send one chunk of a chunked body; an empty one ends it."""
-        await self.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    async def answer(self, request: Request) -> None:
-        """Answer correctly."""
-        status, headers, reply = self.server.answer(request)
-        headers = {**headers, **self.server.cookie_fields(request)}
-        if reply is None:
-            await self.respond(status, headers)
-        elif self.server.sse and status == 200:
-            await self.open_stream(headers)
-            await self.write_chunk(event(reply))
-            await self.write_chunk(b"")
-        else:
-            await self.respond(status, {**headers, "Content-Type": "application/json"}, encode(reply))
-        self.server.news()
-
-    def reset(self) -> None:
-        """Close with a TCP reset (RFC 9293, section 3.5.2: SO_LINGER 0)."""
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        if not self._transport.is_closing():
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
-
-    def close(self) -> None:
-        """Close in an orderly way after everything written is sent."""
-        assert self._transport is not None
-        self._transport.close()
-
-    def end_writing(self) -> None:
-        """Close only the server's direction of the connection."""
-        assert self._transport is not None
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
-    async def hang(self) -> None:
-        """Do nothing until the client disconnects, which cancels this."""
-        await asyncio.Event().wait()
-
-    async def _serve(self) -> None:
-        fault = self.server.connected(self)
-        if fault is not None:
-            await fault.play(self, None)
-        assert self._transport is not None
-        while not self._transport.is_closing():
-            request = await self._read_request()
-            fault = self.server.take_fault(request)
-            if fault is None:
-                await self.answer(request)
-            else:
-                await fault.play(self, request)
-            # Nothing may keep an answered request in memory.
-            del request, fault
-
-    async def _read_request(self) -> Request:
-        raw_head = (await self._read_until(b"\r\n\r\n")).decode("latin-1")
-        start, *lines = raw_head.rstrip("\r\n").split("\r\n")
-        verb, path, _ = start.split(" ", 2)
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        assert "chunked" not in headers.get("transfer-encoding", ""), "the scripted server reads no chunked requests"
-        body = await self._read_exactly(int(headers.get("content-length", "0")))
-        return self.server.record(self, verb, path, headers, body)
-
-    async def _read_until(self, mark: bytes) -> bytes:
-        while (end := self._buffer.find(mark)) < 0:
-            await self._more()
-        return self._take(end + len(mark))
-
-    async def _read_exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            await self._more()
-        return self._take(count)
-
-    async def _more(self) -> None:
-        self._arrived.clear()
-        await self._arrived.wait()
-
-    def _take(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
-
-
-def head(status: int, fields: Mapping[str, str], reason: str = "") -> bytes:
-    """Encode the head of an HTTP response."""
-    lines = [f"HTTP/1.1 {status} {reason or _REASONS.get(status, 'Scripted')}"]
-    lines += [f"{name}: {value}" for name, value in fields.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def encode(message: object) -> bytes:
-    """Encode a JSON-RPC message."""
-    return json.dumps(message).encode()
-
-
-def event(message: object) -> bytes:
-    """Encode a JSON-RPC message as one server-sent event."""
-    return b"event: message\ndata: " + encode(message) + b"\n\n"
 
 
 def _error(request_id: object, code: int, message: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["VirtualTimeLoop", "run_in_virtual_time"]
+__all__ = ["VirtualClock", "VirtualTimeLoop", "run_in_virtual_time"]
 
 Result = TypeVar("Result")
 
@@ -51,3 +51,40 @@ def run_in_virtual_time(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end on a new loop with virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work)
+
+
+class VirtualClock:
+    """A clock that stands still while anything runs, and jumps to the next timer when all wait.
+
+    The fixture ``virtual_clock`` is one. It is for code without sockets, processes and threads: a wait for these takes
+    no virtual time.
+    """
+
+    def __init__(self) -> None:
+        self._passed_s = 0.0
+
+    @property
+    def passed_s(self) -> float:
+        """The seconds that :meth:`run` has let pass."""
+        return self._passed_s
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine to its end, and return what it returns.
+
+        Parameters
+        ----------
+        work
+            The coroutine; ``asyncio.sleep``, timeouts and timers in it take no real time.
+
+        Raises
+        ------
+        RuntimeError
+            If everything in it waits and no timer is due, so that it would hang.
+        """
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            loop = runner.get_loop()
+            start_s = loop.time()
+            try:
+                return runner.run(work)
+            finally:
+                self._passed_s += loop.time() - start_s

@@ -1,0 +1,106 @@
+"""The faults as JSON: each is an object whose member ``fault`` says which one it is."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
+from mcp_manager.testing.faults.record import FaultRecord
+
+__all__ = ["AnyFault", "FaultOrder", "decode_order", "encode_fault"]
+
+AnyFault: TypeAlias = (
+    endings.Reset
+    | endings.Stall
+    | endings.TruncateStream
+    | endings.AcceptedWithoutAnswer
+    | dialogues.ExpireSession
+    | dialogues.InputRequired
+    | dialogues.ListChangedStorm
+    | servers.Slow
+    | servers.Flap
+    | servers.RugPull
+    | servers.Exit
+    | servers.IgnoreSigterm
+    | servers.StderrFlood
+    | connections.Answer
+    | connections.LastAnswer
+    | connections.SilentLastAnswer
+    | connections.Close
+    | connections.Bytes
+    | connections.NeverEndingHead
+    | responses.Status
+    | responses.Redirect
+    | responses.HalfResponse
+    | responses.LengthMismatch
+    | responses.BadChunk
+    | responses.GzipBomb
+    | responses.Compressed
+    | responses.InformationalFlood
+    | responses.Oversize
+    | messages.Reply
+    | messages.Result
+    | messages.TruncatedJson
+    | messages.WrongId
+    | messages.StringId
+    | messages.DuplicateReply
+    | messages.RpcErrorReply
+    | messages.ProtocolVersion
+    | streams.SseEvents
+    | streams.SseNeverEnds
+    | streams.SseComments
+    | streams.SseTruncated
+    | streams.SseByteByByte
+    | streams.CutShort
+)
+"""Every fault that is data, as a tagged union; the tag is the member ``fault``."""
+
+
+class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a client orders with ``POST /__faults``.
+
+    Parameters
+    ----------
+    faults
+        The faults, in their order.
+    on
+        The method of the requests that they are for, ``*`` for every one, or ``connect`` for new connections.
+    times
+        How often the whole sequence is played.
+    always
+        Play the first fault for every such request from now on.
+    """
+
+    faults: list[AnyFault]
+    on: str = "tools/call"
+    times: int = 1
+    always: bool = False
+
+
+_MOST_TIMES: Final = 100_000
+
+
+def decode_order(data: bytes) -> FaultOrder:
+    """Decode an order; one fault, or an array of faults, stands for an order of these.
+
+    Raises
+    ------
+    ValueError
+        If it is no order. The message names the member.
+    """
+    given = msgspec.json.decode(data)
+    if isinstance(given, list):
+        given = {"faults": given}
+    elif isinstance(given, dict) and "fault" in given:
+        given = {"faults": [given]}
+    order = msgspec.convert(given, FaultOrder)
+    if not 1 <= order.times <= _MOST_TIMES:
+        raise ValueError(f"times is a number from 1 to {_MOST_TIMES:,}, not {order.times} - at `$.times`")
+    return order
+
+
+def encode_fault(fault: object) -> object:
+    """Return a fault as it is in JSON; for one that is no data, its text."""
+    return msgspec.to_builtins(fault) if isinstance(fault, FaultRecord) else repr(fault)

@@ -1,0 +1,146 @@
+"""A faulty server over streamable HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mcp_manager.testing.control import FaultControl
+from mcp_manager.testing.scripted import Connection, Fault, Request
+from mcp_manager.testing.scripted.stateless import META, STATELESS, header_fault, meta_of, refusal
+from mcp_manager.testing.tools import Era, Tool
+
+__all__ = ["FaultyServer"]
+
+_Response = tuple[int, dict[str, str], dict[str, Any] | None]
+
+
+class FaultyServer(FaultControl):
+    """An MCP server over streamable HTTP, on a thread of its own, that fails as a test tells it to.
+
+    It answers correctly but for the faults of :meth:`next` and :meth:`always`, and enters what it executes in
+    :attr:`ledger`. ``with`` starts and ends it. Other processes control it with ``POST /__faults`` and ``GET /__ledger``.
+
+    Parameters
+    ----------
+    era
+        ``"handshake"`` (2025-11-25, with sessions) or ``"stateless"`` (2026-07-28).
+    tools
+        Its tools by name. Default: ``echo``, which returns its argument ``text``.
+    sse
+        Reply with event streams instead of JSON.
+    port
+        The port of 127.0.0.1 to listen on; 0 for any free one.
+    seed
+        The seed of the delays of ``slow``.
+    on_exit
+        Called with the code of :meth:`Faults.exit`, in place of refusing connections from then on.
+    """
+
+    def __init__(
+        self,
+        era: Era = "handshake",
+        tools: Mapping[str, Tool] | None = None,
+        *,
+        sse: bool = False,
+        port: int = 0,
+        seed: int = 0,
+        on_exit: Callable[[int], None] | None = None,
+    ) -> None:
+        super().__init__(era, {"echo": Tool()} if tools is None else tools, sse=sse, port=port, seed=seed)
+        self._on_exit = on_exit
+        self._flapping: asyncio.Task[None] | None = None
+
+    # Correct answers
+
+    def answer(self, request: Request) -> _Response:
+        """Return the status, headers and JSON-RPC reply that the specification requires."""
+        if self.era == "handshake" or request.verb != "POST" or not isinstance(request.message, dict):
+            return super().answer(request)
+        meta = meta_of(request.params)
+        if request.method == "initialize" or meta is None:
+            return 400, {}, refusal(request.id, -32020, message="this server speaks 2026-07-28 only")
+        fault = header_fault(request, meta)
+        if fault is not None:
+            return 400, {}, refusal(request.id, -32020, message=f"a header does not fit the body: {fault}")
+        version = meta[f"{META}protocolVersion"]
+        if version != STATELESS:
+            return 400, {}, refusal(request.id, -32022, {"supported": [STATELESS], "requested": version})
+        if "id" not in request.message:
+            return 202, {}, None
+        reply = self._result(request)
+        missing = "error" in reply and reply["error"]["code"] == -32601
+        return (404 if missing else 200), {}, reply
+
+    def _initialize(self, request: Request) -> tuple[int, dict[str, str], dict[str, Any]]:
+        headers = {"Mcp-Session-Id": self.begin_session()} if self.sessions else {}
+        return 200, headers, self._result(request)
+
+    def _result(self, request: Request) -> dict[str, Any]:
+        return self._answers.reply(request.message)
+
+    # Faults of the server itself
+
+    def take_fault(self, request: Request) -> Fault | None:
+        """Take the next fault of the script for a request."""
+        code = self.take_exit(request)
+        return super().take_fault(request) if code is None else _Exit(self, code)
+
+    def flap(self, period_s: float) -> None:
+        """Refuse and accept connections in turns."""
+        if not period_s > 0:
+            raise ValueError(f"flap needs a period above 0, not {period_s:g}")
+        self._on_loop(lambda: self._set_flapping(period_s))
+
+    def restart(self) -> None:
+        """Listen again on the same port, after :meth:`Faults.exit`; earlier sessions are unknown then."""
+        self.expire_sessions()
+        self.listen()
+
+    def end(self, code: int) -> None:
+        """End as :meth:`Faults.exit` has it."""
+        if self._on_exit is not None:
+            self._on_exit(code)
+        else:
+            self.in_background(self._stop_listening())
+
+    def clear_faults(self) -> None:
+        """Forget all faults, and answer correctly again; what was executed stays in the ledger."""
+        super().clear_faults()
+        self._on_loop(lambda: self._set_flapping(None))
+
+    def _on_loop(self, act: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(act)
+
+    def _set_flapping(self, period_s: float | None) -> None:
+        if self._flapping is not None:
+            self._flapping.cancel()
+        self._flapping = None if period_s is None else self.in_background(self._flap(period_s))
+
+    async def _flap(self, period_s: float) -> None:
+        try:
+            while True:
+                await self._stop_listening()
+                await asyncio.sleep(period_s)
+                await self._listen()
+                await asyncio.sleep(period_s)
+        except asyncio.CancelledError:
+            if not self.is_ending:
+                with contextlib.suppress(OSError):
+                    await self._listen()
+            raise
+
+
+class _Exit:
+    """The end of a server in place of an answer."""
+
+    def __init__(self, server: FaultyServer, code: int) -> None:
+        self._server = server
+        self._code = code
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        connection.reset()
+        self._server.end(self._code)

@@ -1,0 +1,118 @@
+"""The plugin as a user's test-suite meets it: with pytest-asyncio, with anyio, with neither, and not used at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.suites import run_suite
+
+ROOT = Path(__file__).resolve().parents[3]
+
+ASYNC_SUITE = """
+    import pytest
+    from mcp_manager import ConnectionLostError, McpManager
+    from mcp_manager.testing import Faults, Tool, assert_delivery, assert_no_hang, assert_recovers
+    {mark}
+
+    async def test_survives_expiry(faulty_server, mcp_fleet):
+        assert isinstance(mcp_fleet, McpManager)
+        server = faulty_server(era="handshake", tools={{"book": Tool(effect="ledger")}})
+        await mcp_fleet.deploy("travel", {{"url": server.url}})
+        server.next(Faults.expire_session())
+        await mcp_fleet.call_tool("travel", "book", {{"seat": 7}})
+        server.ledger.assert_executed_once("book")
+
+    async def test_a_lost_connection_is_told(faulty_server, mcp_fleet):
+        server = faulty_server(era="stateless", tools={{"book": Tool()}})
+        await mcp_fleet.deploy("travel", {{"url": server.url}})
+        server.next(Faults.reset(after="headers"))
+        async with assert_no_hang(within=20):
+            with pytest.raises(ConnectionLostError) as caught:
+                await mcp_fleet.call_tool("travel", "book", {{"seat": 7}})
+        assert_delivery(caught.value, "unknown")
+        server.ledger.assert_executed_once("book")
+
+    async def test_the_bad_one(mcp_fleet):
+        import asyncio
+        globals()["kept"] = asyncio.create_task(asyncio.sleep(3600))
+"""
+
+
+@pytest.mark.parametrize(
+    ("plugin", "options", "mark"),
+    [
+        ("asyncio", ["-o", "asyncio_mode=auto"], ""),
+        ("asyncio", ["-o", "asyncio_mode=strict"], "pytestmark = pytest.mark.asyncio"),
+        ("asyncio", ["-o", "asyncio_mode=strict"], "pytestmark = pytest.mark.asyncio(loop_scope='module')"),
+        ("anyio", [], "pytestmark = pytest.mark.anyio\n    anyio_backend = pytest.fixture(lambda: 'asyncio')"),
+    ],
+    ids=["auto", "strict", "module-loop", "anyio"],
+)
+def test_async_tests_have_a_fleet_on_their_loop(tmp_path: Path, plugin: str, options: list[str], mark: str) -> None:
+    ran = run_suite(tmp_path, ASYNC_SUITE.format(mark=mark), *options, plugins=(plugin,))
+    assert "3 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
+    assert ran.stdout.count("a task is still pending") == 1, ran.stdout
+    assert "ERROR test_suite.py::test_the_bad_one" in ran.stdout
+
+
+def test_sync_tests_need_no_other_plugin(tmp_path: Path) -> None:
+    ran = run_suite(
+        tmp_path,
+        """
+        import asyncio
+        import threading
+        import time
+        import pytest
+        from mcp_manager import ManagerConfig, PyMcpManager
+        from mcp_manager.testing import Faults, Tool
+
+        @pytest.fixture
+        def mcp_fleet_config():
+            return ManagerConfig(list_timeout_s=2.5)
+
+        def test_a_call(faulty_server, fault_proxy, mcp_fleet):
+            assert isinstance(mcp_fleet, PyMcpManager)
+            server = faulty_server(tools={"book": Tool()}, sse=True)
+            proxy = fault_proxy(server.url, piece=7)
+            mcp_fleet.deploy_server("travel", {"url": proxy.url})
+            request = '{"method": "tools/call", "params": {"name": "book", "arguments": {"seat": 7}}}'
+            assert "seat" in mcp_fleet.execute("travel", request)
+            server.ledger.assert_executed_once("book", {"seat": 7})
+
+        def test_virtual_time(virtual_clock):
+            began_s = time.monotonic()
+            virtual_clock.run(asyncio.sleep(86_400))
+            assert virtual_clock.passed_s == pytest.approx(86_400)
+            assert time.monotonic() - began_s < 60
+
+        def test_leaves_a_thread(leaks):
+            threading.Thread(target=time.sleep, args=(30,), daemon=True, name="left").start()
+
+        def test_may_leave_a_thread(leaks):
+            leaks.allow("threads", reason="it ends with the process")
+            threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+        """,
+    )
+    assert "4 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
+    assert "thread 'left' (daemon=True) is still running" in ran.stdout
+
+
+def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
+    ran = run_suite(
+        tmp_path,
+        """
+        import sys
+
+        def test_nothing_is_imported(request):
+            assert request.config.pluginmanager.has_plugin("mcp_manager") or "_mcp_manager_pytestplugin" in sys.modules
+            assert [name for name in sys.modules if name.partition(".")[0] == "mcp_manager"] == []
+            assert {"asyncio", "msgspec", "psutil", "aiohttp"} & set(sys.modules) == set()
+        """,
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_the_plugin_is_in_the_distribution() -> None:
+    names = {each.name for each in ROOT.glob("*.py")}
+    assert "_mcp_manager_pytestplugin.py" in names

@@ -1,0 +1,168 @@
+"""The fault proxy, seen by a client behind it, and the assertions, on what holds and on what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import aiohttp
+import pytest
+
+from mcp_manager import CallError, ConnectError
+from mcp_manager.testing import (
+    FaultProxyFactory,
+    FaultyServerFactory,
+    LeakCheck,
+    VirtualClock,
+    assert_delivery,
+    assert_no_hang,
+    assert_recovers,
+)
+
+BROKEN = (aiohttp.ClientError, ConnectionError)
+
+
+async def fetch(http: aiohttp.ClientSession, url: str) -> bytes:
+    async with http.get(url.replace("/mcp", "/__faults")) as response:
+        return await response.read()
+
+
+async def test_a_proxy_passes_on_and_spoils(faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory) -> None:
+    proxy = fault_proxy(faulty_server().url)
+    async with aiohttp.ClientSession() as http:
+        whole = await fetch(http, proxy.url)
+        assert whole.startswith(b'{"next"')
+        began_s = time.monotonic()
+        proxy.set(latency_s=0.05)
+        assert await fetch(http, proxy.url) == whole
+        assert time.monotonic() - began_s >= 0.05
+        proxy.set(piece=3)
+        assert await fetch(http, proxy.url) == whole
+        began_s = time.monotonic()
+        proxy.set(bytes_per_s=2000.0)
+        assert await fetch(http, proxy.url) == whole
+        assert time.monotonic() - began_s >= len(whole) / 2000
+        proxy.set()
+        proxy.reset()
+        assert await fetch(http, proxy.url) == whole
+
+
+async def test_a_proxy_breaks_a_connection_at_a_byte(
+    faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory
+) -> None:
+    server = faulty_server()
+    proxy = fault_proxy(server.url, reset_after=40)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(b"GET /__faults HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(ConnectionError):
+        await reader.readexactly(41)
+    writer.transport.abort()
+    proxy.set(stall_after=40)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(b"GET /__faults HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert len(await asyncio.wait_for(reader.readexactly(40), 20)) == 40
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.readexactly(1), 0.1)
+    proxy.set()
+    assert await asyncio.wait_for(reader.readexactly(1), 20)
+    writer.transport.abort()
+
+
+async def test_a_proxy_goes_down_and_up(faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory) -> None:
+    proxy = fault_proxy(faulty_server().url)
+    async with aiohttp.ClientSession() as http:
+        assert await fetch(http, proxy.url)
+        proxy.down()
+        assert proxy.open_connections == 0
+        with pytest.raises(BROKEN):
+            await fetch(http, proxy.url)
+        proxy.up()
+        assert await fetch(http, proxy.url)
+
+
+def test_a_proxy_needs_a_url(fault_proxy: FaultProxyFactory) -> None:
+    with pytest.raises(ValueError, match="a proxy needs a URL of http or https, not 'localhost:80'"):
+        fault_proxy("localhost:80")
+
+
+# Assertions
+
+
+async def test_what_hangs_is_told() -> None:
+    async with assert_no_hang(within=20):
+        await asyncio.sleep(0)
+    with pytest.raises(AssertionError, match=r"it hangs: it has not ended within 0\.05 s"):
+        async with assert_no_hang(within=0.05):
+            await asyncio.Event().wait()
+    # A timeout of the body's own is an end.
+    with pytest.raises(TimeoutError):
+        async with assert_no_hang(within=20), asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+
+async def test_what_recovers_and_what_does_not() -> None:
+    outcomes = iter([False] * 5 + [True, False] + [True] * 100)
+
+    async def call() -> None:
+        if not next(outcomes):
+            raise ConnectError("no")
+
+    assert await assert_recovers(call, within=20, p=0.9, calls=10, pause=0.0) > 0
+    assert len(list(outcomes)) == 100 + 2 - 10
+
+    async def fail() -> None:
+        raise ConnectError("never")
+
+    with pytest.raises(
+        AssertionError, match=r"0 of the latest 10 calls succeeded, and ConnectError\('never'\)"
+    ) as caught:
+        await assert_recovers(fail, within=0.1, pause=0.001)
+    assert isinstance(caught.value.__cause__, ConnectError)
+    with pytest.raises(AssertionError, match="the first call has not ended"):
+        await assert_recovers(asyncio.Event().wait, within=0.05)
+    with pytest.raises(ValueError, match="0 < p <= 1"):
+        await assert_recovers(fail, within=1, p=2)
+
+
+def test_what_an_error_says_of_its_request() -> None:
+    error = CallError("x", delivery="unknown")
+    assert_delivery(error, "unknown")
+    assert_delivery(error, "rejected", "unknown")
+    with pytest.raises(AssertionError, match="is unknown, not rejected or not_sent"):
+        assert_delivery(error, "rejected", "not_sent")
+    with pytest.raises(AssertionError, match="is no CallError"):
+        assert_delivery(OSError(), "unknown")
+
+
+# Time and leaks
+
+
+def test_virtual_time_passes_at_once(virtual_clock: VirtualClock) -> None:
+    async def wait() -> float:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(7200):
+                await asyncio.Event().wait()
+        return loop.time() - began_s
+
+    assert virtual_clock.run(wait()) == pytest.approx(7200)
+    virtual_clock.run(asyncio.sleep(100))
+    assert virtual_clock.passed_s == pytest.approx(7300)
+    with pytest.raises(RuntimeError, match="all tasks wait"):
+        virtual_clock.run(asyncio.Event().wait())
+
+
+def test_a_leak_is_found_and_allowed() -> None:
+    check = LeakCheck()
+    gate = threading.Event()
+    thread = threading.Thread(target=gate.wait, args=(30,), name="stays")
+    thread.start()
+    check.allow("threads", reason="see below")
+    assert check.found() == []
+    with pytest.raises(ValueError, match="allow needs a reason and kinds of tasks, loop_errors"):
+        check.allow("sockets", reason="x")  # type: ignore[arg-type]
+    gate.set()
+    thread.join()
+    assert check.close() == []
