@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mcp_manager.results.base64_data import bytes_of
 from mcp_manager.results.record import CacheableResult, Icon, Record
 
 __all__ = ["Annotations", "ReadResourceResult", "Resource", "ResourceContents", "ResourceTemplate"]
@@ -107,6 +108,18 @@ class ResourceContents(Record, frozen=True, kw_only=True):
     blob: str | None = None
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
 
+    def to_bytes(self) -> bytes:
+        """Return the contents as bytes: the decoded ``blob``, else ``text`` in UTF-8; empty if there is neither.
+
+        Raises
+        ------
+        ProtocolError
+            ``blob`` is not base64.
+        """
+        if self.blob is not None:
+            return bytes_of(self.blob, "the blob of a resource")
+        return (self.text or "").encode("utf-8", "replace")
+
 
 class ReadResourceResult(CacheableResult, frozen=True, kw_only=True):
     """The result of ``resources/read``.
@@ -120,3 +133,8 @@ class ReadResourceResult(CacheableResult, frozen=True, kw_only=True):
     """
 
     contents: list[ResourceContents] = msgspec.field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The parts that are text, joined by newlines."""
+        return "\n".join(part.text for part in self.contents if part.text is not None)
