@@ -10,6 +10,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Self
 
+import msgspec
+
 __all__ = [
     "AuthError",
     "CallError",
@@ -135,6 +137,14 @@ class ConfigProblem(NamedTuple):
     def place(self) -> str:
         """The file, followed by the line and the column if they are known."""
         return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain data."""
+        return self._asdict()
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        return msgspec.json.encode(self._asdict())
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"

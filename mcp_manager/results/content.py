@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -192,6 +192,9 @@ class UnknownContent(_Block, frozen=True, kw_only=True, tag="unknown"):
 
     ``extra`` holds all of its members; ``annotations`` and ``meta`` are ``None``.
     """
+
+    # Its members are those that the server sent, which may be any.
+    _own_schema: ClassVar[dict[str, Any]] = {"title": "UnknownContent", "type": "object"}
 
     @property
     def type(self) -> Literal["unknown"]:

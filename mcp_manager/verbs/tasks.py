@@ -9,13 +9,14 @@ from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.tasks import TaskStatus
 from mcp_manager.results import CallToolResult
 from mcp_manager.results.tools import ToolCall
+from mcp_manager.serialization import Serializable
 from mcp_manager.verbs.tool_arguments import ToolArguments, as_tool_arguments
 from mcp_manager.verbs.tools import ToolVerbs
 
 __all__ = ["Task", "TaskVerbs"]
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The state of a call that runs as a task (2025-11-25, basic/utilities/tasks; 2026-07-28, SEP-2663).
 
     Parameters

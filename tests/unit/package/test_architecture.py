@@ -43,6 +43,7 @@ PARTS = (
     "backoff",
     "types",
     "errors",
+    "serialization",
     "_version",
 )
 """The folders and modules at the top of the package, from above: each imports only those that stand below it."""
