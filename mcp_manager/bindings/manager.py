@@ -317,7 +317,7 @@ class PyMcpManager(ManagerRunner):
         return self.list_servers()
 
     def snapshot(self) -> FleetSnapshot:
-        """Return the fleet at one instant as plain data without secrets; ``msgspec.json.encode`` makes it JSON."""
+        """Return the fleet at one instant as plain data without secrets."""
         return self._for_reading().snapshot()
 
     async def snapshot_async(self) -> FleetSnapshot:

@@ -161,7 +161,7 @@ class ManagerSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
-    """The whole fleet at one instant, without secrets; ``msgspec.json.encode`` turns it into JSON.
+    """The whole fleet at one instant, without secrets; :meth:`to_json` turns it into JSON.
 
     Attributes
     ----------

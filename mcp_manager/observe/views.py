@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from mcp_manager._core.router import Router
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
@@ -77,7 +78,7 @@ class ServerView(View, structs=("identity", "tools", "last_exit")):
     reasons: tuple[str, ...]
     priority: int
     tags: tuple[str, ...]
-    transport: str
+    transport: Literal["http", "sse", "stdio"]
     circuit: str
     desired: int
     ready: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
 
@@ -151,7 +151,7 @@ class CacheableResult(Result, frozen=True, kw_only=True):
     """
 
     ttl_ms: int | float | None = None
-    cache_scope: str | None = None
+    cache_scope: Literal["public", "private"] | None = None
 
 
 class Icon(Record, frozen=True, kw_only=True):
@@ -172,4 +172,4 @@ class Icon(Record, frozen=True, kw_only=True):
     src: str
     mime_type: str | None = None
     sizes: list[str] | None = None
-    theme: str | None = None
+    theme: Literal["light", "dark"] | None = None

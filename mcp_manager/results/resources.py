@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ class Annotations(Record, frozen=True, kw_only=True):
         When it last changed, in ISO 8601; or ``None``.
     """
 
-    audience: list[str] | None = None
+    audience: list[Literal["user", "assistant"]] | None = None
     priority: int | float | None = None
     last_modified: str | None = None
 

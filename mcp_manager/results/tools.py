@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -64,7 +64,7 @@ class ToolExecution(Record, frozen=True, kw_only=True):
         Whether calls may become tasks: ``forbidden``, ``optional`` or ``required`` (2025-11-25, tasks); or ``None``.
     """
 
-    task_support: str | None = None
+    task_support: Literal["forbidden", "optional", "required"] | None = None
 
 
 class Tool(Record, frozen=True, kw_only=True):
