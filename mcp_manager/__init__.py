@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         ServerNotFoundError,
         SessionLostError,
         TaskError,
+        ToolError,
         ToolNotAllowedError,
         ToolNotFoundError,
         UrlElicitationRequiredError,
@@ -309,6 +310,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Tool",
     "ToolAnnotations",
     "ToolCatalog",
+    "ToolError",
     "ToolExecution",
     "ToolNotAllowedError",
     "ToolNotFoundError",
@@ -368,8 +370,8 @@ _MODULE_OF = {
             "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
             "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
-            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotAllowedError "
-            "ToolNotFoundError UrlElicitationRequiredError"
+            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolError "
+            "ToolNotAllowedError ToolNotFoundError UrlElicitationRequiredError"
         ),
         "mcp_manager.events.child_output": "StderrLine StderrLines",
         "mcp_manager.events.records": (

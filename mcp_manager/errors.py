@@ -10,6 +10,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, Self
 
+import msgspec
+
 __all__ = [
     "AuthError",
     "CallError",
@@ -34,6 +36,7 @@ __all__ = [
     "ServerNotFoundError",
     "SessionLostError",
     "TaskError",
+    "ToolError",
     "ToolNotAllowedError",
     "ToolNotFoundError",
     "UrlElicitationRequiredError",
@@ -106,6 +109,12 @@ def _clipped(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
+def _beginning(text: str) -> str:
+    """Return the beginning of a server's own text; its control characters must not reach logs and terminals."""
+    shown = "".join(char if char.isprintable() else " " for char in text[:_SHOWN])
+    return f"{shown}…" if len(text) > _SHOWN else shown
+
+
 class ConfigProblem(NamedTuple):
     """One thing that is wrong in a configuration file.
 
@@ -128,6 +137,14 @@ class ConfigProblem(NamedTuple):
     def place(self) -> str:
         """The file, followed by the line and the column if they are known."""
         return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain data."""
+        return self._asdict()
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        return msgspec.json.encode(self._asdict())
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.path else self.message
@@ -227,10 +244,7 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        # The text is the server's, and its control characters must not reach logs and terminals.
-        message = "".join(char if char.isprintable() else " " for char in self.message[:_SHOWN])
-        cut = "…" if len(self.message) > _SHOWN else ""
-        text = f"{message}{cut} (JSON-RPC error {self.code})"
+        text = f"{_beginning(self.message)} (JSON-RPC error {self.code})"
         return f"{text} ({self.hint})" if self.hint else text
 
 
@@ -263,6 +277,31 @@ class UrlElicitationRequiredError(RpcError):
     ) -> None:
         super().__init__(code, message, data, server_id=server_id)
         self.elicitations = tuple(elicitations)
+
+
+class ToolError(McpManagerError, RuntimeError):
+    """A tool reported that it failed; ``raise_for_error()`` and ``data`` of its result raise this.
+
+    ``message`` is the tool's own text, with credentials masked, at most 16,384 characters; ``str()`` shows the first
+    2,000 of them without control characters.
+
+    Attributes
+    ----------
+    tool
+        The name of the tool on its server; ``None`` if it is not known.
+    result
+        The :class:`~mcp_manager.CallToolResult` as it was received, in which nothing is masked.
+    """
+
+    tool: str | None = None
+    result: Any = None
+
+    delivery: Delivery = "answered"
+
+    def __str__(self) -> str:
+        where = f" on server {self.server_id!r}" if self.server_id is not None else ""
+        which = f"Tool {_clipped(self.tool)!r}" if self.tool is not None else "A tool"
+        return f"{which}{where} failed: {_beginning(self.message)}"
 
 
 class CallError(McpManagerError, RuntimeError):

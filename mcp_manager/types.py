@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsIndex, TypeVar, 
 import msgspec
 
 from mcp_manager.errors import InvalidRequestError
+from mcp_manager.serialization import Serializable, View
 
 __all__ = [
     "CIRCUIT_STATE_CLOSED",
@@ -55,7 +56,7 @@ class SequenceNotStr(Protocol[T_co]):
         ...
 
 
-class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Selector(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Select any server with the given properties, instead of one by its id.
 
     A call goes to one of the deployed servers that have all of the properties: of two drawn at random from the highest
@@ -208,8 +209,8 @@ _CIRCUIT_LABELS: Final = {
 }
 
 
-class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The health of the whole fleet at one instant.
+class PyHealthStatus(View):
+    """The health of the whole fleet at one instant; it is a dict, too, for ``json`` and web frameworks.
 
     ``healthy_servers + degraded_servers + unhealthy_servers == total_servers`` always holds.
 
@@ -227,6 +228,8 @@ class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
         The longest delay of the event loop in the last minute, in milliseconds; it delays every call.
     """
 
+    __slots__ = ()
+
     total_servers: int
     healthy_servers: int
     degraded_servers: int
@@ -235,8 +238,8 @@ class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
     loop_lag_ms: int = 0
 
 
-class PyServerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployed server, as ``list_servers`` returns it.
+class PyServerInfo(View):
+    """One deployed server, as ``list_servers`` returns it; it is a dict, too, for ``json`` and web frameworks.
 
     Parameters
     ----------
@@ -245,6 +248,8 @@ class PyServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     state
         A value of :class:`ServerState`.
     """
+
+    __slots__ = ()
 
     id: str
     name: str

@@ -369,8 +369,14 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
     def list_servers(self) -> list[PyServerInfo]:
         """List every deployed server, in the order of deployment; :meth:`servers` tells more of each."""
         return [
-            PyServerInfo(
-                id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
+            PyServerInfo._of(
+                {
+                    "id": each.id,
+                    "name": each.name,
+                    "server_type": each.server_type,
+                    "state": each.state.value,
+                    "priority": each.priority,
+                }
             )
             for each in self.servers()
         ]

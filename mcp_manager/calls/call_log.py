@@ -21,6 +21,7 @@ from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.revisions import STATELESS_REVISIONS
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.current_trace import trace_ids
+from mcp_manager.serialization import Serializable
 from mcp_manager.servers.instance import Instance
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
@@ -33,7 +34,7 @@ _DUMP_INTERVAL_NS: Final = 60 * 10**9
 _DUMPS_AT_MOST: Final = 10
 
 
-class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FlightRecord(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call, without its parameters and its result.
 
     Parameters

@@ -31,6 +31,7 @@ from mcp_manager.results import (
     ResourceLink,
     TextContent,
     Tool,
+    UnknownContent,
 )
 
 __all__ = ["run"]
@@ -170,7 +171,9 @@ def _shown(block: ContentBlock) -> str:
         if content.text is not None:
             return safe_text(content.text)
         return f"[resource: {one_line(content.uri)}, {_size(content.blob or '')}]"
-    return f"[{one_line(block.type)}]"
+    if isinstance(block, UnknownContent):
+        return f"[{one_line(block.received_type) or block.type}]"
+    return f"[{block.type}]"
 
 
 def _size(data: str) -> str:

@@ -139,7 +139,7 @@ def _table(views: Sequence[ServerView], columns: int) -> RenderableType:
     # As many of the others as leave room for the reasons.
     for title, cells in (
         ("CIRCUIT", [view.circuit for view in views]),
-        ("TRANSPORT", [view.transport for view in views]),
+        ("TRANSPORT", [str(view.transport) for view in views]),
         ("PROTOCOL", [view.protocol_version or "-" for view in views]),
     ):
         used = sum(max(map(cell_len, [name, *column])) + 2 for name, column in [*named, (title, cells)])

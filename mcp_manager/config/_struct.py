@@ -12,6 +12,7 @@ from msgspec import Meta
 from mcp_manager.config._problem import FieldProblem, shown
 from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config._url import redact_url
+from mcp_manager.serialization import Serializable, plain
 
 __all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "RpcCode", "Seconds", "Settings", "as_section"]
 
@@ -34,8 +35,8 @@ RpcCode = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 """The code of a JSON-RPC error."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base of the configuration structs; ``repr`` masks every field that may hold a credential.
+class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of the configuration structs; ``repr`` and ``to_dict`` mask every field that may hold a credential.
 
     Masking goes by field name, so that no caller can forget it. Lists become tuples, and mappings become the structs
     that the fields hold.
@@ -79,6 +80,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
                 msgspec.structs.force_setattr(self, name, tuple(value))
             elif isinstance(default, Settings) and isinstance(value, Mapping):
                 msgspec.structs.force_setattr(self, name, as_section(type(default), value, name))
+
+    def to_dict(self, *, reveal_secrets: bool = False) -> dict[str, Any]:
+        """Return what differs from the defaults as plain data, under the names that a configuration file has.
+
+        Parameters
+        ----------
+        reveal_secrets
+            Whether to include credentials; otherwise every field that may hold one is masked, as in ``repr``.
+        """
+        whole: dict[str, Any] = plain(self)
+        if reveal_secrets:
+            return whole
+        shown = {name: _shown(value) for name, value in self.__rich_repr__() if name in whole}
+        hidden = sorted(getattr(self, "hidden_texts", ()), key=len, reverse=True)
+        forms = tuple(dict.fromkeys(form for secret in hidden for form in plain_forms(secret)))
+        without: dict[str, Any] = _without(shown, forms) if forms else shown
+        return without
+
+    def to_json(self, *, reveal_secrets: bool = False) -> bytes:
+        """Return what :meth:`to_dict` returns as JSON."""
+        return msgspec.json.encode(self.to_dict(reveal_secrets=reveal_secrets))
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         fields = []
@@ -141,6 +163,27 @@ def as_section(kind: type[S], value: Mapping[str, Any], path: str) -> S:
             hint = f"did you mean {near[0]!r}?" if near else f"the known fields are {', '.join(kind.__struct_fields__)}"
             raise FieldProblem(path, f"unknown field {shown(str(name))}", hint).error("Invalid config")
     return kind(**value)
+
+
+def _shown(value: object) -> object:
+    """Return a value as plain data, with the credentials in it masked."""
+    if isinstance(value, Settings):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {name: _shown(each) for name, each in value.items()}
+    return plain(value)
+
+
+def _without(value: Any, forms: tuple[str, ...]) -> Any:
+    """Return plain data with texts masked."""
+    if isinstance(value, dict):
+        return {name: _without(each, forms) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without(each, forms) for each in value]
+    if isinstance(value, str):
+        for form in forms:
+            value = value.replace(form, _MASK)
+    return value
 
 
 def _mask(value: object) -> object:

@@ -16,6 +16,7 @@ import msgspec
 from mcp_manager.config.redaction import CONTROL_SEQUENCE, Secrets, printable
 from mcp_manager.events.log_lines import report_handler
 from mcp_manager.events.stream import Listeners, Stream
+from mcp_manager.serialization import Serializable
 
 __all__ = ["ChildOutputs", "OutputWriter", "ServerOutput", "StderrLine", "StderrLines", "logger_name"]
 
@@ -37,7 +38,7 @@ _LOGGED_AT_ONCE: Final = 200
 _LOGGED_PER_S: Final = 200.0
 
 
-class StderrLine(msgspec.Struct, frozen=True, kw_only=True):
+class StderrLine(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """One line that a program wrote to its standard error.
 
     Attributes

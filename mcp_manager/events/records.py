@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from mcp_manager.serialization import Serializable
 from mcp_manager.types import ServerState
 
 __all__ = [
@@ -32,7 +33,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened.
 
     Attributes

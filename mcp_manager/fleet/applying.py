@@ -21,6 +21,7 @@ from mcp_manager.fleet.fleet import MOMENT_S, Fleet, check, collector_paused
 from mcp_manager.fleet.rollout import RolloutPlan
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.phase import Phase, not_running
+from mcp_manager.serialization import Serializable
 from mcp_manager.servers.supervisor import Supervisor
 
 __all__ = ["Applied", "Applying"]
@@ -34,7 +35,7 @@ _SLICE_S: Final = 0.005
 _SLICE_TASKS: Final = 32
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class Applied(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """What :meth:`McpManager.apply` did; all server ids are sorted.
 
     Parameters

@@ -23,6 +23,7 @@ from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, not_running
 from mcp_manager.runtime.signals import SignalHandler, hangup_signal
 from mcp_manager.runtime.threads import in_thread
+from mcp_manager.serialization import Serializable
 
 __all__ = ["FileWatch", "WatchedFile"]
 
@@ -37,7 +38,7 @@ _MISSING_S: Final = 0.5
 _MOST_LOOKS: Final = 40
 
 
-class WatchedFile(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedFile(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The file that a manager follows; see :meth:`McpManager.watch`.
 
     Parameters

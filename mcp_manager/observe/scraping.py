@@ -22,6 +22,7 @@ from mcp_manager.observe.metric_families import FAMILIES, names_of
 from mcp_manager.observe.metric_text import Layout, reading_into
 from mcp_manager.observe.metrics import Source
 from mcp_manager.observe.slices import Pauses, in_slices
+from mcp_manager.serialization import Serializable
 
 __all__ = ["Exposition", "ExpositionStream", "Scrapes", "TextFormat", "text_of", "wanted"]
 
@@ -40,7 +41,7 @@ _LARGE_BYTES: Final = 1024 * 1024
 _FAMILY_OF: Final = {name: family.name for family in FAMILIES for name in names_of(family)}
 
 
-class Exposition(msgspec.Struct, frozen=True, weakref=True):
+class Exposition(Serializable, msgspec.Struct, frozen=True, weakref=True):
     """A page of metrics, to be sent to whoever scrapes.
 
     Parameters

@@ -15,6 +15,7 @@ from mcp_manager.events.records import ChildExited
 from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.runtime.loop_lag import LoopLagView
+from mcp_manager.serialization import Serializable
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.transports.http.connections.limit import default_limit
@@ -34,7 +35,7 @@ Availability = Literal["ready", "pending", "excluded"]
 _AVAILABILITIES: Final[tuple[Availability, ...]] = ("ready", "pending", "excluded")
 
 
-class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """One instance.
 
     Attributes
@@ -92,7 +93,7 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     last_exit: ChildExited | None = None
 
 
-class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class ServerSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """One server.
 
     Attributes
@@ -143,7 +144,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolsConfig | None = None
 
 
-class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+class ManagerSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The manager's own settings; see :class:`ManagerConfig`."""
 
     client_name: str
@@ -159,8 +160,8 @@ class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     flight_records: int
 
 
-class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole fleet at one instant, without secrets; ``msgspec.json.encode`` turns it into JSON.
+class FleetSnapshot(Serializable, msgspec.Struct, frozen=True, kw_only=True):
+    """The whole fleet at one instant, without secrets; :meth:`to_json` turns it into JSON.
 
     Attributes
     ----------

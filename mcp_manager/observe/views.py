@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import msgspec
+from typing import Literal
 
 from mcp_manager._core.router import Router
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
@@ -12,6 +11,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.events.records import ChildExited
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.serialization import ImmutableDict, View
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
@@ -28,8 +28,10 @@ Judge = Callable[[Supervisor], tuple[ServerState, tuple[str, ...]]]
 """Returns the state that a server is shown with, and the reasons why it is not ``Healthy``."""
 
 
-class ServerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``server(id)`` returns for a server.
+class ServerView(View, structs=("identity", "tools", "last_exit")):
+    """What ``server(id)`` returns for a server; it is a dict, too, for ``json`` and web frameworks.
+
+    Items have the same values as attributes; ``identity``, ``tools`` and ``last_exit`` are dicts there.
 
     Attributes
     ----------
@@ -69,6 +71,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
         The endpoints in use that were found at ``/mcp``, because the configured URL has no path and is no endpoint.
     """
 
+    __slots__ = ()
+
     id: str
     name: str
     server_type: str
@@ -76,7 +80,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     priority: int
     tags: tuple[str, ...]
-    transport: str
+    transport: Literal["http", "sse", "stdio"]
     circuit: str
     desired: int
     ready: int
@@ -87,7 +91,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     pids: tuple[int, ...]
     tls_verify: bool = True
-    restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
+    restarts: dict[RestartCause, int] = ImmutableDict()  # type: ignore[assignment]
     tools: ToolsConfig | None = None
     last_exit: ChildExited | None = None
     found_endpoints: tuple[str, ...] = ()
@@ -105,29 +109,31 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
     )
     if last_error is None and supervisor.template.endpoints is not None:
         last_error = supervisor.template.endpoints.problem
-    return ServerView(
-        id=supervisor.server_id,
-        name=config.name or supervisor.server_id,
-        server_type=config.server_type,
-        state=state,
-        reasons=reasons,
-        priority=config.priority,
-        tags=config.tags,
-        transport="sse" if session is not None and session.is_sse else config.transport,
-        circuit=circuit_of(supervisor, router, now_ns).label,
-        desired=supervisor.desired,
-        ready=ready_count(supervisor),
-        draining=supervisor.draining,
-        protocol_version=session.revision if session is not None else None,
-        identity=session.identity if session is not None else None,
-        faults=supervisor.template.fault_counts,
-        last_error=_last_error(supervisor, last_error, restarts_in_s),
-        pids=tuple(pid for each in instances if (pid := each.pid)),
-        tls_verify=config.tls.verify,
-        restarts=dict(supervisor.restarts or {}),
-        tools=None if config.tools == ALL_TOOLS else config.tools,
-        last_exit=last_exit(supervisor),
-        found_endpoints=supervisor.template.found_endpoints,
+    return ServerView._of(
+        {
+            "id": supervisor.server_id,
+            "name": config.name or supervisor.server_id,
+            "server_type": config.server_type,
+            "state": state,
+            "reasons": reasons,
+            "priority": config.priority,
+            "tags": config.tags,
+            "transport": "sse" if session is not None and session.is_sse else config.transport,
+            "circuit": circuit_of(supervisor, router, now_ns).label,
+            "desired": supervisor.desired,
+            "ready": ready_count(supervisor),
+            "draining": supervisor.draining,
+            "protocol_version": session.revision if session is not None else None,
+            "identity": session.identity if session is not None else None,
+            "faults": supervisor.template.fault_counts,
+            "last_error": _last_error(supervisor, last_error, restarts_in_s),
+            "pids": tuple(pid for each in instances if (pid := each.pid)),
+            "tls_verify": config.tls.verify,
+            "restarts": dict(supervisor.restarts or {}),
+            "tools": None if config.tools == ALL_TOOLS else config.tools,
+            "last_exit": last_exit(supervisor),
+            "found_endpoints": supervisor.template.found_endpoints,
+        }
     )
 
 
@@ -135,13 +141,15 @@ def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int, lag_
     """Return the number of servers by health; those neither healthy nor unhealthy count as degraded."""
     total, healthy, unhealthy = counts
     window = router.fleet_window(now_ns)
-    return PyHealthStatus(
-        total_servers=total,
-        healthy_servers=healthy,
-        degraded_servers=total - healthy - unhealthy,
-        unhealthy_servers=unhealthy,
-        avg_response_time_ms=round(window.sum_ns / window.count / 1e6) if window.count else 0,
-        loop_lag_ms=round(lag_s * 1e3),
+    return PyHealthStatus._of(
+        {
+            "total_servers": total,
+            "healthy_servers": healthy,
+            "degraded_servers": total - healthy - unhealthy,
+            "unhealthy_servers": unhealthy,
+            "avg_response_time_ms": round(window.sum_ns / window.count / 1e6) if window.count else 0,
+            "loop_lag_ms": round(lag_s * 1e3),
+        }
     )
 
 

@@ -9,6 +9,7 @@ import orjson
 
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE_REVISION
+from mcp_manager.serialization import Serializable
 
 __all__ = [
     "ClientIdentity",
@@ -33,7 +34,7 @@ class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
     stateless_capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
+class ServerIdentity(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """What a server says about itself, in the handshake or in reply to ``server/discover``."""
 
     protocol_version: str

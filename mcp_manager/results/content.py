@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
+from mcp_manager.results.base64_data import bytes_of
 from mcp_manager.results.record import Record
 from mcp_manager.results.resources import Annotations, Resource, ResourceContents
 
@@ -28,11 +29,6 @@ class _Block(Record, frozen=True, kw_only=True, tag_field="type", tag=""):
     annotations: Annotations | None = None
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
 
-    @property
-    def type(self) -> str:
-        """The kind of block, as on the wire."""
-        return str(self.__struct_config__.tag)
-
 
 class TextContent(_Block, frozen=True, kw_only=True, tag="text"):
     """A block of text.
@@ -48,6 +44,11 @@ class TextContent(_Block, frozen=True, kw_only=True, tag="text"):
     """
 
     text: str
+
+    @property
+    def type(self) -> Literal["text"]:
+        """The kind of block: ``text``."""
+        return "text"
 
 
 class ImageContent(_Block, frozen=True, kw_only=True, tag="image"):
@@ -66,6 +67,15 @@ class ImageContent(_Block, frozen=True, kw_only=True, tag="image"):
     data: str
     mime_type: str = ""
 
+    @property
+    def type(self) -> Literal["image"]:
+        """The kind of block: ``image``."""
+        return "image"
+
+    def to_bytes(self) -> bytes:
+        """Return the decoded ``data``; raises :class:`ProtocolError` if it is not base64."""
+        return bytes_of(self.data, "the data of an image block")
+
 
 class AudioContent(_Block, frozen=True, kw_only=True, tag="audio"):
     """A sound recording.
@@ -83,6 +93,15 @@ class AudioContent(_Block, frozen=True, kw_only=True, tag="audio"):
     data: str
     mime_type: str = ""
 
+    @property
+    def type(self) -> Literal["audio"]:
+        """The kind of block: ``audio``."""
+        return "audio"
+
+    def to_bytes(self) -> bytes:
+        """Return the decoded ``data``; raises :class:`ProtocolError` if it is not base64."""
+        return bytes_of(self.data, "the data of an audio block")
+
 
 class ResourceLink(Resource, frozen=True, kw_only=True, tag_field="type", tag="resource_link"):
     """A link to a resource, which ``resources/list`` need not contain (2025-06-18, server/tools).
@@ -91,8 +110,8 @@ class ResourceLink(Resource, frozen=True, kw_only=True, tag_field="type", tag="r
     """
 
     @property
-    def type(self) -> str:
-        """The kind of block, as on the wire."""
+    def type(self) -> Literal["resource_link"]:
+        """The kind of block: ``resource_link``."""
         return "resource_link"
 
 
@@ -108,6 +127,11 @@ class EmbeddedResource(_Block, frozen=True, kw_only=True, tag="resource"):
     """
 
     resource: ResourceContents
+
+    @property
+    def type(self) -> Literal["resource"]:
+        """The kind of block: ``resource``."""
+        return "resource"
 
 
 class ToolUseContent(_Block, frozen=True, kw_only=True, tag="tool_use"):
@@ -128,6 +152,11 @@ class ToolUseContent(_Block, frozen=True, kw_only=True, tag="tool_use"):
     id: str
     name: str
     input: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def type(self) -> Literal["tool_use"]:
+        """The kind of block: ``tool_use``."""
+        return "tool_use"
 
 
 class ToolResultContent(_Block, frozen=True, kw_only=True, tag="tool_result"):
@@ -152,6 +181,11 @@ class ToolResultContent(_Block, frozen=True, kw_only=True, tag="tool_result"):
     structured_content: Any = None
     is_error: bool = False
 
+    @property
+    def type(self) -> Literal["tool_result"]:
+        """The kind of block: ``tool_result``."""
+        return "tool_result"
+
 
 class UnknownContent(_Block, frozen=True, kw_only=True, tag="unknown"):
     """A block of a kind that this version does not know, or a malformed one.
@@ -159,13 +193,22 @@ class UnknownContent(_Block, frozen=True, kw_only=True, tag="unknown"):
     ``extra`` holds all of its members; ``annotations`` and ``meta`` are ``None``.
     """
 
+    # Its members are those that the server sent, which may be any.
+    _own_schema: ClassVar[dict[str, Any]] = {"title": "UnknownContent", "type": "object"}
+
     @property
-    def type(self) -> str:
-        """The kind of block, as on the wire."""
-        return str(self.extra.get("type", "unknown"))
+    def type(self) -> Literal["unknown"]:
+        """``unknown``, whatever the server sent, so that type checkers can tell it from the known kinds."""
+        return "unknown"
+
+    @property
+    def received_type(self) -> str:
+        """The ``type`` that the server sent; ``""`` if it sent none."""
+        sent = self.extra.get("type")
+        return sent if isinstance(sent, str) else ""
 
 
-ContentBlock = (
+ContentBlock: TypeAlias = (
     TextContent
     | ImageContent
     | AudioContent
@@ -175,7 +218,9 @@ ContentBlock = (
     | ToolResultContent
     | UnknownContent
 )
-"""One block of content. The specification restricts the kinds in each place; this is not checked."""
+"""One block of content; its ``type`` tells the kinds apart, for ``if``, ``match`` and type checkers.
+
+The specification restricts the kinds in each place; this is not checked."""
 
 
 class SamplingMessage(Record, frozen=True, kw_only=True):

@@ -132,6 +132,16 @@ def _read_by_members(result: bytes | memoryview, kind: Any, mended: list[str]) -
     return record, reading
 
 
+def _read_plain(kind: type[T], text: bytes) -> T:
+    try:
+        return decode_result("", text, kind)
+    except ProtocolError as error:
+        raise ValueError(error.message) from None
+
+
+Record._reader = staticmethod(_read_plain)
+
+
 class _Member:
     """The properties of one member of a kind of record."""
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
 
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.results.origin import Origin, Path
+from mcp_manager.serialization import ImmutableDict, Serializable
 
 __all__ = ["NOTHING", "CacheableResult", "Extra", "Icon", "Record", "Result"]
 
 
-class Extra(dict[str, Any]):
+class Extra(ImmutableDict):
     """Decoded members by their names on the wire; immutable, as records are."""
 
     __slots__ = ()
-
-    # A dict has no hash, because it is mutable.
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self))
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("members of a record cannot be changed: copy them with dict() first")
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[type[Extra], tuple[dict[str, Any]]]:
-        return Extra, (dict(self),)
 
 
 NOTHING: Final = Extra()
@@ -38,6 +27,7 @@ _plain_decoder: JsonDecoder[dict[str, Any]] = JsonDecoder(dict[str, Any])
 
 
 class Record(
+    Serializable,
     msgspec.Struct,
     frozen=True,
     kw_only=True,
@@ -55,6 +45,9 @@ class Record(
     extra
         Members that the specification does not name, and optional members of a wrong type, by their names on the wire.
     """
+
+    # Reads a record leniently; set by mcp_manager.results.reading, which stands above.
+    _reader: ClassVar[Callable[[type[Any], bytes], Any]]
 
     # Unknown members are refused by the decoder and then read by mcp_manager.results.reading, so that usual replies,
     # which have none, cost nothing extra. No decoder sets this field: a member "extra" on the wire is an unknown one.
@@ -77,6 +70,12 @@ class Record(
         """Return what :meth:`to_dict` returns as JSON; schemas are as they were received."""
         origin: tuple[Origin, Path] | None = self.__dict__.get(_ORIGIN)
         return origin[0].text_of(origin[1]) if origin is not None else msgspec.json.encode(_members(self))
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Self:
+        """Make a record of plain data as a server would send it; raises ``ValueError`` if that has another shape."""
+        record: Self = Record._reader(cls, msgspec.json.encode(value))
+        return record
 
     def __copy__(self) -> Self:
         """Return the record itself, because it is immutable."""
@@ -152,7 +151,7 @@ class CacheableResult(Result, frozen=True, kw_only=True):
     """
 
     ttl_ms: int | float | None = None
-    cache_scope: str | None = None
+    cache_scope: Literal["public", "private"] | None = None
 
 
 class Icon(Record, frozen=True, kw_only=True):
@@ -173,4 +172,4 @@ class Icon(Record, frozen=True, kw_only=True):
     src: str
     mime_type: str | None = None
     sizes: list[str] | None = None
-    theme: str | None = None
+    theme: Literal["light", "dark"] | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+from mcp_manager.results.base64_data import bytes_of
 from mcp_manager.results.record import CacheableResult, Icon, Record
 
 __all__ = ["Annotations", "ReadResourceResult", "Resource", "ResourceContents", "ResourceTemplate"]
@@ -24,7 +25,7 @@ class Annotations(Record, frozen=True, kw_only=True):
         When it last changed, in ISO 8601; or ``None``.
     """
 
-    audience: list[str] | None = None
+    audience: list[Literal["user", "assistant"]] | None = None
     priority: int | float | None = None
     last_modified: str | None = None
 
@@ -107,6 +108,18 @@ class ResourceContents(Record, frozen=True, kw_only=True):
     blob: str | None = None
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
 
+    def to_bytes(self) -> bytes:
+        """Return the contents as bytes: the decoded ``blob``, else ``text`` in UTF-8; empty if there is neither.
+
+        Raises
+        ------
+        ProtocolError
+            ``blob`` is not base64.
+        """
+        if self.blob is not None:
+            return bytes_of(self.blob, "the blob of a resource")
+        return (self.text or "").encode("utf-8", "replace")
+
 
 class ReadResourceResult(CacheableResult, frozen=True, kw_only=True):
     """The result of ``resources/read``.
@@ -120,3 +133,8 @@ class ReadResourceResult(CacheableResult, frozen=True, kw_only=True):
     """
 
     contents: list[ResourceContents] = msgspec.field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The parts that are text, joined by newlines."""
+        return "\n".join(part.text for part in self.contents if part.text is not None)

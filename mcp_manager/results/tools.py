@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Self
 
 import msgspec
 
-from mcp_manager.errors import ProtocolError
+from mcp_manager.errors import ProtocolError, ToolError
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.results.content import ContentBlock, TextContent
 from mcp_manager.results.record import Icon, Record, Result
+from mcp_manager.results.targets import Target, target_of
+from mcp_manager.results.tool_data import data_in
 
-__all__ = ["CallToolResult", "Tool", "ToolAnnotations", "ToolExecution", "promises_of"]
+if TYPE_CHECKING:
+    # Type checkers have it at hand; with the default, CallToolResult alone means CallToolResult[Any].
+    from typing_extensions import TypeVar
 
+    DataT = TypeVar("DataT", default=Any)
+else:
+    from typing import TypeVar
+
+    DataT = TypeVar("DataT")
+
+__all__ = ["CallToolResult", "Tool", "ToolAnnotations", "ToolCall", "ToolExecution", "promises_of"]
 
 _NO_SCHEMA: Final = msgspec.Raw(b"null")
 
@@ -53,7 +64,7 @@ class ToolExecution(Record, frozen=True, kw_only=True):
         Whether calls may become tasks: ``forbidden``, ``optional`` or ``required`` (2025-11-25, tasks); or ``None``.
     """
 
-    task_support: str | None = None
+    task_support: Literal["forbidden", "optional", "required"] | None = None
 
 
 class Tool(Record, frozen=True, kw_only=True):
@@ -130,8 +141,30 @@ def promises_of(tools: Iterable[Tool]) -> tuple[list[tuple[str, bool]], list[tup
     return repeatable, schemas
 
 
-class CallToolResult(Result, frozen=True, kw_only=True):
+class ToolCall(NamedTuple):
+    """What the result of a tool call does not say itself.
+
+    ``failure`` is the text of a failed tool, with credentials masked; ``into`` the type that the caller wants, ``None``
+    for any; ``is_wrapped`` whether the tool's output schema says that its data is wrapped into an object.
+    """
+
+    server_id: str | None = None
+    tool: str | None = None
+    failure: str | None = None
+    into: Any = None
+    is_wrapped: bool = False
+
+
+_UNTOLD: Final = ToolCall()
+_CALL: Final = "_call"
+_DATA: Final = "_data"
+_LONGEST_FAILURE: Final = 16_384
+
+
+class CallToolResult(Result, Generic[DataT], frozen=True, kw_only=True):
     """The result of a tool call.
+
+    ``CallToolResult[T]`` has ``data`` of type ``T``: that of ``call_tool(..., into=T)``.
 
     Parameters
     ----------
@@ -155,3 +188,70 @@ class CallToolResult(Result, frozen=True, kw_only=True):
     def text(self) -> str:
         """The text blocks of ``content``, joined by newlines."""
         return "\n".join(block.text for block in self.content if isinstance(block, TextContent))
+
+    @property
+    def data(self) -> DataT:
+        """What the tool returned, as Python data: of the type that the call was given as ``into``, else of any.
+
+        It is the structured content. Servers of FastMCP wrap what is no object as ``{"result": …}`` and mark that; then
+        it is the inner value. Without structured content, it is the text of the only block: decoded if it is a JSON
+        object or array (with ``into``: any JSON that fits), else as it is. ``None`` if there is nothing of these.
+
+        Raises
+        ------
+        ToolError
+            The tool failed (``is_error``).
+        ProtocolError
+            The text is JSON that is too large to decode.
+        """
+        known: dict[str, Any] = self.__dict__
+        if _DATA not in known:
+            self.raise_for_error()
+            into = self._call.into
+            known[_DATA] = self._read(None if into is None else target_of(into))
+        data: DataT = known[_DATA]
+        return data
+
+    def raise_for_error(self) -> Self:
+        """Return the result itself, for chaining; raise :class:`ToolError` if the tool failed (``is_error``)."""
+        if not self.is_error:
+            return self
+        call = self._call
+        text = (self.text if call.failure is None else call.failure)[:_LONGEST_FAILURE]
+        error = ToolError(text or "it gave no text", server_id=call.server_id)
+        error.tool, error.result = call.tool, self
+        try:
+            raise error
+        finally:
+            # Break the reference cycle: the traceback refers to this frame.
+            del error
+
+    @property
+    def _call(self) -> ToolCall:
+        call: ToolCall = self.__dict__.get(_CALL, _UNTOLD)
+        return call
+
+    def _came_of(self, call: ToolCall, target: Target | None) -> None:
+        """Remember the call, and decode the data if a type is wanted; raises as :attr:`data`, and ``Misfit``."""
+        self.__dict__[_CALL] = call
+        if target is not None and not self.is_error:
+            self.__dict__[_DATA] = self._read(target)
+
+    def _read(self, target: Target | None) -> Any:
+        block = self.content[0] if len(self.content) == 1 else None
+        mark = (self.meta or {}).get("fastmcp")
+        return data_in(
+            self.structured_content,
+            block.text if isinstance(block, TextContent) else None,
+            target,
+            is_wrapped=self._call.is_wrapped or (isinstance(mark, dict) and mark.get("wrap_result") is True),
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        made = super().__reduce__()
+        call = self.__dict__.get(_CALL)
+        # The data is decoded again on its next use.
+        return made if call is None else (*made, {_CALL: call})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)

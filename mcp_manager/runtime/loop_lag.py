@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from mcp_manager.errors import DeadlineExceededError
+from mcp_manager.serialization import Serializable
 
 __all__ = ["BLOCKED_S", "LATE_HINT", "LoopLag", "LoopLagView"]
 
@@ -35,7 +36,7 @@ _BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.
 _HINT: Final = "run blocking code in a thread; loop.set_debug(True) names it"
 
 
-class LoopLagView(msgspec.Struct, frozen=True, kw_only=True):
+class LoopLagView(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """How late the event loop was, measured twice a second.
 
     Parameters

@@ -16,6 +16,7 @@ from mcp_manager.protocol import methods
 from mcp_manager.protocol.elicitation import accept_with_defaults
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.runtime.background import background_task
+from mcp_manager.serialization import Serializable
 
 __all__ = [
     "ElicitationRequest",
@@ -45,7 +46,7 @@ class TookTooLongError(Exception):
     """A handler did not answer within its time limit."""
 
 
-class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class SamplingRequest(Serializable, msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A server's request to generate a message with the client's language model (2025-11-25, client/sampling).
 
     Members that the server left out are ``None``. Nested objects are as the server sent them.
@@ -85,7 +86,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     metadata: dict[str, Any] | None = None
 
 
-class ElicitationRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ElicitationRequest(Serializable, msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A server's request for user input: a form to fill in, or a URL to visit (2025-11-25, client/elicitation).
 
     A handler returns what :meth:`accept`, :meth:`decline` or :meth:`cancel` returns.
@@ -131,7 +132,7 @@ class ElicitationRequest(msgspec.Struct, frozen=True, kw_only=True, rename="came
         return {"action": "cancel"}
 
 
-class LogMessage(msgspec.Struct, frozen=True, kw_only=True):
+class LogMessage(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A server's log message (2025-11-25, server/utilities/logging).
 
     Parameters
@@ -149,7 +150,7 @@ class LogMessage(msgspec.Struct, frozen=True, kw_only=True):
     logger: str | None = None
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Progress(Serializable, msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A progress report of one request (2025-11-25, basic/utilities/progress).
 
     Parameters
@@ -178,7 +179,7 @@ class _Completed(msgspec.Struct, frozen=True, rename="camel"):
     elicitation_id: str
 
 
-class Root(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Root(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A directory or file that servers may work on (2025-11-25, client/roots).
 
     Parameters

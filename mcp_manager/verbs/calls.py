@@ -1,21 +1,19 @@
-"""The typed methods of MCP for tools, resources, prompts and completions."""
+"""The typed methods of MCP for resources, prompts and completions, and what those for tools stand on, too."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.config.arguments import as_object, as_text, check_server_id, end_of
-from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolError
+from mcp_manager.errors import DeadlineExceededError
 from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits
 from mcp_manager.protocol.request import Operation
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.results import (
-    CallToolResult,
     CompleteResult,
     DiscoverResult,
     GetPromptResult,
@@ -23,21 +21,14 @@ from mcp_manager.results import (
     ReadResourceResult,
     Resource,
     ResourceTemplate,
-    Tool,
     drain_pages,
-    promises_of,
 )
 from mcp_manager.results.large_results import limits_for, read_result
 from mcp_manager.results.reading import FaultTaker
 from mcp_manager.session import ProgressCallback, SessionTemplate
-from mcp_manager.session.knowledge.output_schemas import OutputSchemas
-from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.types import Selector
 
 __all__ = ["Verbs"]
-
-# More tools than this are evaluated in a thread: it takes milliseconds.
-_FEW_TOOLS: Final = 2_000
 
 T = TypeVar("T")
 
@@ -90,18 +81,6 @@ class Verbs(ABC):
     @abstractmethod
     def _template_of(self, server_id: str) -> SessionTemplate | None:
         """Return the session settings of a server, ``None`` if it was removed."""
-
-    @abstractmethod
-    def _outputs(self, server_id: str) -> OutputSchemas | None:
-        """Return the output schemas of a server's tools, ``None`` if its results are not validated."""
-
-    @abstractmethod
-    def _hints(self, server_id: str) -> ToolHints | None:
-        """Return the hints of a server's tools, ``None`` if its configuration does not trust them."""
-
-    @abstractmethod
-    def _stamp(self, server_id: str) -> tuple[object, ...]:
-        """Return a value that changes when the lists of a server may have changed: its settings and its sessions."""
 
     async def request(
         self,
@@ -179,104 +158,12 @@ class Verbs(ABC):
         reply = await self.call(server_id, "server/discover", timeout=timeout)
         return await self._decoded(server_id, reply, DiscoverResult)
 
-    async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
-        """Return the tools of a server, from all pages.
-
-        The list also tells the manager which output schemas to check and, with ``retry.trust_annotations``, which tools
-        are safe to repeat.
-
-        Parameters
-        ----------
-        server_id
-            The id of the server.
-        timeout
-            Seconds for all pages together; default: the server's ``request_timeout_s`` for each page.
-
-        Raises
-        ------
-        ProtocolError
-            A page is malformed, or the list has more than 10,000 pages, 1,000,000 entries, or four times the values or
-            bytes that the server's limits allow one result.
-        RpcError, CallError, ServerNotFoundError
-            As for :meth:`request`.
-        """
-        check_server_id(server_id)
-        outputs, stamp = self._outputs(server_id), self._stamp(server_id)
-        epoch = outputs.epoch if outputs is not None else 0
-        hints = self._hints(server_id)
-        hints_epoch = hints.epoch if hints is not None else 0
-        tools = await self._list(server_id, "tools/list", "tools", Tool, timeout)
-        if len(tools) <= _FEW_TOOLS:
-            repeatable, schemas = promises_of(tools)
-        else:
-            repeatable, schemas = await asyncio.to_thread(promises_of, tools)
-        if hints is not None:
-            hints.learn(repeatable, hints_epoch)
-        if outputs is not None:
-            outputs.learn(schemas, stamp, epoch)
-        return tools
-
-    async def call_tool(
-        self,
-        server_id: str | Selector,
-        name: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        meta: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
-        """Call a tool and return its result; if the tool itself fails, the result has ``is_error``.
-
-        Once the server's tools have been listed, the structured content is checked against the tool's output schema
-        (2025-06-18, server/tools, output schema), unless the server's ``validate_output`` is false.
-
-        Parameters
-        ----------
-        name
-            The name of the tool.
-        arguments
-            Its arguments by name; ``None`` for none.
-        meta
-            Members of ``_meta``, in addition to those that the manager sets.
-        server_id, timeout, key, on_progress
-            See :meth:`request`.
-
-        Raises
-        ------
-        ProtocolError
-            The result is malformed, or breaks the output schema of the tool. The tool has been executed.
-        RpcError, CallError, InvalidRequestError, ServerNotFoundError
-            As for :meth:`request`.
-        """
-        if isinstance(server_id, Selector):
-            return await self._routed(
-                server_id,
-                Operation("tools/call", name, key),
-                timeout,
-                lambda chosen, left: self.call_tool(
-                    chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
-                ),
-            )
-        check_server_id(server_id)
-        end = end_of(timeout)
-        params: dict[str, Any] = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments")}
-        if meta is not None:
-            params["_meta"] = as_object(meta, "meta")
-        outputs = self._outputs(server_id)
-        reply = await self.call(server_id, "tools/call", params, timeout=timeout, key=key, on_progress=on_progress)
-        result = await self._decoded(server_id, reply, CallToolResult)
-        if outputs is not None and outputs.knows(name) and not result.is_error:
-            await self._check_output(server_id, outputs, name, result, end)
-        return result
-
     async def list_resources(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
-        """Return the resources of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
+        """Return the resources of a server, from all pages; parameters and errors as for ``list_tools``."""
         return await self._list(server_id, "resources/list", "resources", Resource, timeout)
 
     async def list_resource_templates(self, server_id: str, *, timeout: float | None = None) -> list[ResourceTemplate]:
-        """Return the resource templates of a server, from all pages; see :meth:`list_tools`."""
+        """Return the resource templates of a server, from all pages; see ``list_tools``."""
         return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
 
     async def read_resource(
@@ -320,7 +207,7 @@ class Verbs(ABC):
         )
 
     async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
-        """Return the prompts of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
+        """Return the prompts of a server, from all pages; parameters and errors as for ``list_tools``."""
         return await self._list(server_id, "prompts/list", "prompts", Prompt, timeout)
 
     async def get_prompt(
@@ -410,28 +297,6 @@ class Verbs(ABC):
             )
         finally:
             reply.recycle()
-
-    async def _check_output(
-        self, server_id: str, outputs: OutputSchemas, tool: str, result: CallToolResult, end: float | None
-    ) -> None:
-        """Raise :class:`ProtocolError` if the result of a tool breaks its output schema."""
-        if result.result_type not in (None, "complete"):
-            return
-        fault = await outputs.find_fault(tool, result.structured_content)
-        if fault is not None and not outputs.is_current(self._stamp(server_id)):
-            # The schema may be outdated: list the tools again before the result is refused.
-            try:
-                await self.list_tools(server_id, timeout=None if end is None else max(0.0, end - time.monotonic()))
-            except McpManagerError:
-                return
-            fault = await outputs.find_fault(tool, result.structured_content)
-        if fault is not None:
-            raise ProtocolError(
-                f"the result of tool {tool!r} does not match its output schema: {fault}",
-                server_id=server_id,
-                delivery="answered",
-                hint="validate_output = false turns this check off",
-            )
 
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
         check_server_id(server_id)

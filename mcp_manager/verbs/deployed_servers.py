@@ -15,13 +15,13 @@ from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import SessionTemplate
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
-from mcp_manager.verbs.calls import Verbs
 from mcp_manager.verbs.tool_cache import ToolCache
+from mcp_manager.verbs.tools import ToolVerbs
 
 __all__ = ["DeployedServers"]
 
 
-class DeployedServers(Verbs):
+class DeployedServers(ToolVerbs):
     """Look up the deployed servers for the verbs of a manager."""
 
     _servers: dict[str, Supervisor]

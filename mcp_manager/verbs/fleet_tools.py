@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeVar, overload
 
 from mcp_manager.config.arguments import as_text, check_timeout, end_of
 from mcp_manager.errors import ToolNotFoundError
 from mcp_manager.protocol.tool_rules import not_allowed, rules_of
 from mcp_manager.results import CallToolResult
+from mcp_manager.results.targets import target_of
 from mcp_manager.session import ProgressCallback
-from mcp_manager.verbs.calls import Verbs
+from mcp_manager.verbs.tool_arguments import ToolArguments
 from mcp_manager.verbs.tool_cache import ToolCache
 from mcp_manager.verbs.tool_catalog import FleetTool, ToolCatalog, possible_owners
+from mcp_manager.verbs.tools import ToolVerbs
 
 __all__ = ["FleetTool", "FleetTools", "ToolCatalog"]
 
+DataT = TypeVar("DataT")
 
-class FleetTools(Verbs):
+
+class FleetTools(ToolVerbs):
     """List and call the tools of all servers by names that are unique in the fleet."""
 
     _tools: ToolCache
@@ -66,15 +70,40 @@ class FleetTools(Verbs):
         """
         return await self._tools.catalog(self._deployed(server_ids), check_timeout(timeout))
 
+    @overload
     async def call_fleet_tool(
         self,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
+        into: type[DataT],
         timeout: float | None = None,
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
+    ) -> CallToolResult[DataT]: ...
+
+    @overload
+    async def call_fleet_tool(
+        self,
+        name: str,
+        arguments: ToolArguments | None = None,
+        *,
+        into: object = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult: ...
+
+    async def call_fleet_tool(
+        self,
+        name: str,
+        arguments: ToolArguments | None = None,
+        *,
+        into: Any = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult[Any]:
         """Call a tool by its name in the fleet and return its result.
 
         Parameters
@@ -84,7 +113,7 @@ class FleetTools(Verbs):
         timeout
             Seconds for everything together, including the list of the tool's server if the name is not known yet.
             Default: the server's ``request_timeout_s`` for its list, and again for the call.
-        arguments, key, on_progress
+        arguments, into, key, on_progress
             See :meth:`call_tool`, whose errors it raises.
 
         Raises
@@ -95,6 +124,9 @@ class FleetTools(Verbs):
             The configuration of its server forbids the tool.
         """
         end = end_of(timeout)
+        if into is not None:
+            # Refuses a type that nothing can be decoded into, before anything is sent.
+            target_of(into)
         # Only checks that the manager runs.
         self._deployed(())
         try:
@@ -104,7 +136,9 @@ class FleetTools(Verbs):
             raise
         server_id, tool = route
         left = None if end is None else max(0.0, end - time.monotonic())
-        return await self.call_tool(server_id, tool, arguments, timeout=left, key=key, on_progress=on_progress)
+        return await self.call_tool(
+            server_id, tool, arguments, into=into, timeout=left, key=key, on_progress=on_progress
+        )
 
     def _refuse_forbidden(self, name: str) -> None:
         """Raise :class:`ToolNotAllowedError` if a name that is in no list is that of a forbidden tool."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
-from mcp_manager.config.arguments import as_object, as_seconds, as_text
+from mcp_manager.config.arguments import as_seconds, as_text
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.tasks import TaskStatus
 from mcp_manager.results import CallToolResult
-from mcp_manager.verbs.calls import Verbs
+from mcp_manager.results.tools import ToolCall
+from mcp_manager.serialization import Serializable
+from mcp_manager.verbs.tool_arguments import ToolArguments, as_tool_arguments
+from mcp_manager.verbs.tools import ToolVerbs
 
 __all__ = ["Task", "TaskVerbs"]
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The state of a call that runs as a task (2025-11-25, basic/utilities/tasks; 2026-07-28, SEP-2663).
 
     Parameters
@@ -78,7 +78,7 @@ class _Created(msgspec.Struct):
     task: _WireTask | None = None
 
 
-class TaskVerbs(Verbs):
+class TaskVerbs(ToolVerbs):
     """Start, poll and end tasks explicitly, for calls that are to outlive their caller.
 
     Other calls need none of this. If a server turns a tool call into a task (2026-07-28), or accepts it only as a task
@@ -92,7 +92,7 @@ class TaskVerbs(Verbs):
         self,
         server_id: str,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
         ttl_s: float | None = None,
         timeout: float | None = None,
@@ -104,7 +104,7 @@ class TaskVerbs(Verbs):
         name
             The name of the tool.
         arguments
-            Its arguments by name; ``None`` for none.
+            See :meth:`call_tool`.
         ttl_s
             How many seconds, from 0, the server is asked to keep the task and its result; ``None``: the server decides.
         server_id, timeout
@@ -116,7 +116,7 @@ class TaskVerbs(Verbs):
             The server does not support tasks for this call and has executed the tool at once.
         """
         task = {} if ttl_s is None else {"ttl": round(as_seconds(ttl_s, "ttl_s") * 1000)}
-        params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments"), "task": task}
+        params = {"name": as_text(name, "name"), "arguments": as_tool_arguments(arguments), "task": task}
         reply = await self.call(server_id, "tools/call", params, timeout=timeout)
         created = await self._decoded(server_id, reply, _Created)
         if created.task is None:
@@ -138,7 +138,9 @@ class TaskVerbs(Verbs):
         """Wait for the end of a task of 2025-11-25 and return the result of its tool; errors as for :meth:`request`."""
         params = {"taskId": as_text(task_id, "task_id")}
         reply = await self.call(server_id, "tasks/result", params, timeout=timeout)
-        return await self._decoded(server_id, reply, CallToolResult)
+        result = await self._decoded(server_id, reply, CallToolResult)
+        await self._complete(result, ToolCall(server_id), None, 0)
+        return result
 
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
         """Return the tasks of 2025-11-25 that a server keeps, from all pages; errors as for :meth:`list_tools`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, Self
 
 import msgspec
 
 from mcp_manager.results import Tool
+from mcp_manager.serialization import Serializable
 
 __all__ = ["FleetTool", "ToolCatalog", "catalog_of", "fleet_names", "possible_owners"]
 
@@ -23,7 +24,7 @@ _HASHED: Final = re.compile(r"_[0-9a-f]{8,}$")
 _SURE_PREFIX: Final = 32
 
 
-class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
+class FleetTool(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """A tool under its name in the fleet.
 
     Parameters
@@ -40,8 +41,24 @@ class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
     server_id: str
     tool: Tool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain data; the tool has the names of the wire, and all that its server sent."""
+        return {"name": self.name, "server_id": self.server_id, "tool": self.tool.to_dict()}
 
-class ToolCatalog(msgspec.Struct, frozen=True, kw_only=True):
+    def to_json(self) -> bytes:
+        """Return what :meth:`to_dict` returns as JSON."""
+        return msgspec.json.encode(
+            {"name": self.name, "server_id": self.server_id, "tool": msgspec.Raw(self.tool.to_json())}
+        )
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Self:
+        """Make a record of what :meth:`to_dict` returned; raises ``ValueError`` if that has another shape."""
+        read = msgspec.convert(value, _PlainTool)
+        return cls(name=read.name, server_id=read.server_id, tool=Tool.from_dict(read.tool))
+
+
+class ToolCatalog(Serializable, msgspec.Struct, frozen=True, kw_only=True):
     """The tools of several servers.
 
     Parameters
@@ -53,6 +70,33 @@ class ToolCatalog(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     tools: tuple[FleetTool, ...]
+    missing: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain data; the tools have the names of the wire, and all that their servers sent."""
+        return {"tools": [each.to_dict() for each in self.tools], "missing": dict(self.missing)}
+
+    def to_json(self) -> bytes:
+        """Return what :meth:`to_dict` returns as JSON."""
+        return msgspec.json.encode(
+            {"tools": [msgspec.Raw(each.to_json()) for each in self.tools], "missing": self.missing}
+        )
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Self:
+        """Make a record of what :meth:`to_dict` returned; raises ``ValueError`` if that has another shape."""
+        read = msgspec.convert(value, _PlainCatalog)
+        return cls(tools=tuple(map(FleetTool.from_dict, read.tools)), missing=read.missing)
+
+
+class _PlainTool(msgspec.Struct):
+    name: str
+    server_id: str
+    tool: dict[str, Any]
+
+
+class _PlainCatalog(msgspec.Struct):
+    tools: list[dict[str, Any]]
     missing: dict[str, str]
 
 

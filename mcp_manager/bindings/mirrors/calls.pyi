@@ -7,7 +7,6 @@ from typing import Any
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.bindings.mirror import Mirror
 from mcp_manager.results import (
-    CallToolResult,
     CompleteResult,
     DiscoverResult,
     GetPromptResult,
@@ -15,7 +14,6 @@ from mcp_manager.results import (
     ReadResourceResult,
     Resource,
     ResourceTemplate,
-    Tool,
 )
 from mcp_manager.session import ProgressCallback
 from mcp_manager.types import Selector
@@ -127,92 +125,19 @@ class VerbsMirror(Mirror, metaclass=ABCMeta):
     async def discover_async(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
         """Return the protocol revisions and capabilities of a server (2026-07-28); see :meth:`request`."""
 
-    def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
-        """Return the tools of a server, from all pages.
-
-        The list also tells the manager which output schemas to check and, with ``retry.trust_annotations``, which tools
-        are safe to repeat.
-
-        Parameters
-        ----------
-        server_id
-            The id of the server.
-        timeout
-            Seconds for all pages together; default: the server's ``request_timeout_s`` for each page.
-
-        Raises
-        ------
-        ProtocolError
-            A page is malformed, or the list has more than 10,000 pages, 1,000,000 entries, or four times the values or
-            bytes that the server's limits allow one result.
-        RpcError, CallError, ServerNotFoundError
-            As for :meth:`request`.
-        """
-
-    async def list_tools_async(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
-        """Return the tools of a server, from all pages; see :meth:`list_tools`."""
-
-    def call_tool(
-        self,
-        server_id: str | Selector,
-        name: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        meta: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
-        """Call a tool and return its result; if the tool itself fails, the result has ``is_error``.
-
-        Once the server's tools have been listed, the structured content is checked against the tool's output schema
-        (2025-06-18, server/tools, output schema), unless the server's ``validate_output`` is false.
-
-        Parameters
-        ----------
-        name
-            The name of the tool.
-        arguments
-            Its arguments by name; ``None`` for none.
-        meta
-            Members of ``_meta``, in addition to those that the manager sets.
-        server_id, timeout, key, on_progress
-            See :meth:`request`.
-
-        Raises
-        ------
-        ProtocolError
-            The result is malformed, or breaks the output schema of the tool. The tool has been executed.
-        RpcError, CallError, InvalidRequestError, ServerNotFoundError
-            As for :meth:`request`.
-        """
-
-    async def call_tool_async(
-        self,
-        server_id: str | Selector,
-        name: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        meta: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
-        """Call a tool and return its result; if the tool itself fails, the result has ``is_error``. See :meth:`call_tool`."""
-
     def list_resources(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
-        """Return the resources of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
+        """Return the resources of a server, from all pages; parameters and errors as for ``list_tools``."""
 
     async def list_resources_async(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
-        """Return the resources of a server, from all pages; parameters and errors as for :meth:`list_tools`. See :meth:`list_resources`."""
+        """Return the resources of a server, from all pages; parameters and errors as for ``list_tools``. See :meth:`list_resources`."""
 
     def list_resource_templates(self, server_id: str, *, timeout: float | None = None) -> list[ResourceTemplate]:
-        """Return the resource templates of a server, from all pages; see :meth:`list_tools`."""
+        """Return the resource templates of a server, from all pages; see ``list_tools``."""
 
     async def list_resource_templates_async(
         self, server_id: str, *, timeout: float | None = None
     ) -> list[ResourceTemplate]:
-        """Return the resource templates of a server, from all pages; see :meth:`list_tools`."""
+        """Return the resource templates of a server, from all pages; see ``list_tools``. See :meth:`list_resource_templates`."""
 
     def read_resource(
         self, server_id: str | Selector, uri: str, *, timeout: float | None = None, key: str | None = None
@@ -249,10 +174,10 @@ class VerbsMirror(Mirror, metaclass=ABCMeta):
         """End the subscription to a resource; parameters and errors as for :meth:`subscribe`. See :meth:`unsubscribe`."""
 
     def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
-        """Return the prompts of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
+        """Return the prompts of a server, from all pages; parameters and errors as for ``list_tools``."""
 
     async def list_prompts_async(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
-        """Return the prompts of a server, from all pages; parameters and errors as for :meth:`list_tools`. See :meth:`list_prompts`."""
+        """Return the prompts of a server, from all pages; parameters and errors as for ``list_tools``. See :meth:`list_prompts`."""
 
     def get_prompt(
         self,

@@ -2,7 +2,7 @@
 
 from abc import ABCMeta
 
-from mcp_manager.bindings.mirrors.calls import VerbsMirror
+from mcp_manager.bindings.mirrors.tools import ToolVerbsMirror
 
-class DeployedServersMirror(VerbsMirror, metaclass=ABCMeta):
+class DeployedServersMirror(ToolVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`DeployedServers`, for callers on any thread and loop."""

@@ -1,15 +1,17 @@
 # Written by tests/support/mirror_stubs.py: do not edit.
 
 from abc import ABCMeta
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import overload
 
-from mcp_manager.bindings.mirrors.calls import VerbsMirror
+from mcp_manager.bindings.mirrors.tools import ToolVerbsMirror
 from mcp_manager.results import CallToolResult
 from mcp_manager.session import ProgressCallback
+from mcp_manager.verbs.fleet_tools import DataT
+from mcp_manager.verbs.tool_arguments import ToolArguments
 from mcp_manager.verbs.tool_catalog import ToolCatalog
 
-class FleetToolsMirror(VerbsMirror, metaclass=ABCMeta):
+class FleetToolsMirror(ToolVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`FleetTools`, for callers on any thread and loop."""
 
     def list_all_tools(self, server_ids: Collection[str] | None = None, *, timeout: float | None = None) -> ToolCatalog:
@@ -42,15 +44,17 @@ class FleetToolsMirror(VerbsMirror, metaclass=ABCMeta):
     ) -> ToolCatalog:
         """Return the tools of several servers, each with a name that is unique in the fleet; see :meth:`list_all_tools`."""
 
+    @overload
     def call_fleet_tool(
         self,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
+        into: type[DataT],
         timeout: float | None = None,
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
+    ) -> CallToolResult[DataT]:
         """Call a tool by its name in the fleet and return its result.
 
         Parameters
@@ -60,7 +64,7 @@ class FleetToolsMirror(VerbsMirror, metaclass=ABCMeta):
         timeout
             Seconds for everything together, including the list of the tool's server if the name is not known yet.
             Default: the server's ``request_timeout_s`` for its list, and again for the call.
-        arguments, key, on_progress
+        arguments, into, key, on_progress
             See :meth:`call_tool`, whose errors it raises.
 
         Raises
@@ -71,13 +75,38 @@ class FleetToolsMirror(VerbsMirror, metaclass=ABCMeta):
             The configuration of its server forbids the tool.
         """
 
-    async def call_fleet_tool_async(
+    @overload
+    def call_fleet_tool(
         self,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
+        into: object = None,
         timeout: float | None = None,
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
-    ) -> CallToolResult:
+    ) -> CallToolResult: ...
+    @overload
+    async def call_fleet_tool_async(
+        self,
+        name: str,
+        arguments: ToolArguments | None = None,
+        *,
+        into: type[DataT],
+        timeout: float | None = None,
+        key: str | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult[DataT]:
         """Call a tool by its name in the fleet and return its result; see :meth:`call_fleet_tool`."""
+
+    @overload
+    async def call_fleet_tool_async(
+        self,
+        name: str,
+        arguments: ToolArguments | None = None,
+        *,
+        into: object = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult: ...

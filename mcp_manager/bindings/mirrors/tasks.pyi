@@ -1,21 +1,20 @@
 # Written by tests/support/mirror_stubs.py: do not edit.
 
 from abc import ABCMeta
-from collections.abc import Mapping
-from typing import Any
 
-from mcp_manager.bindings.mirrors.calls import VerbsMirror
+from mcp_manager.bindings.mirrors.tools import ToolVerbsMirror
 from mcp_manager.results import CallToolResult
 from mcp_manager.verbs.tasks import Task
+from mcp_manager.verbs.tool_arguments import ToolArguments
 
-class TaskVerbsMirror(VerbsMirror, metaclass=ABCMeta):
+class TaskVerbsMirror(ToolVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`TaskVerbs`, for callers on any thread and loop."""
 
     def start_task(
         self,
         server_id: str,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
         ttl_s: float | None = None,
         timeout: float | None = None,
@@ -27,7 +26,7 @@ class TaskVerbsMirror(VerbsMirror, metaclass=ABCMeta):
         name
             The name of the tool.
         arguments
-            Its arguments by name; ``None`` for none.
+            See :meth:`call_tool`.
         ttl_s
             How many seconds, from 0, the server is asked to keep the task and its result; ``None``: the server decides.
         server_id, timeout
@@ -43,7 +42,7 @@ class TaskVerbsMirror(VerbsMirror, metaclass=ABCMeta):
         self,
         server_id: str,
         name: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: ToolArguments | None = None,
         *,
         ttl_s: float | None = None,
         timeout: float | None = None,

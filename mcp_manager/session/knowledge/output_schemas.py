@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
+
 from mcp_manager.protocol.bounded_schema import MAX_SCHEMA_BYTES, UnusableSchema, bounded_schema, has_few_parts
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 
@@ -27,12 +29,14 @@ class OutputSchemas:
         Monotonic nanoseconds.
     """
 
-    __slots__ = ("_clock", "_faults", "_learnt_ns", "_schemas", "_stamp", "epoch")
+    __slots__ = ("_clock", "_faults", "_learnt_ns", "_schemas", "_stamp", "_wrapping", "epoch")
 
     def __init__(self, faults: PeerFaults, clock: Callable[[], int]) -> None:
         self._faults = faults
         self._clock = clock
         self._schemas: dict[str, bytes] = {}
+        # Tools whose schemas were looked at, and whether these say that results are wrapped.
+        self._wrapping: dict[str, bool] = {}
         self._stamp: object = None
         self._learnt_ns = 0
         # Raised by forget(), because a list that was requested before is outdated after it.
@@ -62,17 +66,26 @@ class OutputSchemas:
             # A schema that is too large is refused for its size, which its first bytes are enough to show.
             learnt.setdefault(tool, schema[: MAX_SCHEMA_BYTES + 1])
         self._schemas = learnt
+        self._wrapping = {}
         self._stamp = stamp
         self._learnt_ns = self._clock()
 
     def forget(self) -> None:
         """Forget all schemas, because the server says that its tools have changed."""
         self._schemas = {}
+        self._wrapping = {}
         self.epoch += 1
 
     def knows(self, tool: str) -> bool:
         """Tell whether a tool is known to have an output schema."""
         return tool in self._schemas
+
+    def wraps(self, tool: str) -> bool:
+        """Tell whether a tool's schema says that its data is wrapped into an object, as FastMCP marks it."""
+        wraps = self._wrapping.get(tool)
+        if wraps is None:
+            wraps = self._wrapping[tool] = _marks_wrapping(self._schemas.get(tool, b""))
+        return wraps
 
     def is_current(self, stamp: object) -> bool:
         """Tell whether the schemas come from the list with this stamp, and are less than five minutes old."""
@@ -101,6 +114,20 @@ class OutputSchemas:
             self._faults.count(_UNUSABLE, f"tool {tool[:80]!r}: {verdict}")
             return None
         return verdict
+
+
+class _Marked(msgspec.Struct):
+    wraps: bool = msgspec.field(default=False, name="x-fastmcp-wrap-result")
+
+
+_marked_decoder = msgspec.json.Decoder(_Marked)
+
+
+def _marks_wrapping(schema: bytes) -> bool:
+    try:
+        return b"x-fastmcp-wrap-result" in schema and _marked_decoder.decode(schema).wraps
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def _judged(text: bytes, content: Any) -> str | UnusableSchema | None:

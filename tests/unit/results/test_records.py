@@ -72,7 +72,8 @@ def test_every_kind_of_block_is_typed_and_an_unknown_one_kept_whole() -> None:
         "cost": 3,
     }
     result = read(CallToolResult, sent)
-    assert [block.type for block in result.content] == [block["type"] for block in sent["content"]]  # type: ignore[attr-defined]
+    kinds = [block["type"] for block in sent["content"]]  # type: ignore[attr-defined]
+    assert [getattr(block, "received_type", block.type) for block in result.content] == kinds
     text, _, _, link, embedded, video, _ = result.content
     assert isinstance(text, TextContent) and text.annotations.last_modified == "2026-01-01T00:00:00Z"
     assert isinstance(link, ResourceLink) and link.size == 3
