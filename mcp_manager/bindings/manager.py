@@ -41,7 +41,7 @@ class PyForCaller(Unique, ForCallerMirror):
 
     Parameters
     ----------
-    runner
+    manager
         The manager whose servers are called.
     caller
         Whom the calls are made for.
@@ -52,18 +52,30 @@ class PyForCaller(Unique, ForCallerMirror):
         It is no :class:`Caller`.
     """
 
-    def __init__(self, runner: ManagerRunner, caller: Caller) -> None:
-        self._runner = runner
+    def __init__(self, manager: PyMcpManager, caller: Caller) -> None:
+        self._manager = manager
         self.caller = check_caller(caller)
 
     def __repr__(self) -> str:
         return f"<PyForCaller {self.caller!r}>"
 
     def _mirrored(self) -> tuple[ManagerRunner, ForCaller]:
-        return self._runner, self._runner._running().for_caller(self.caller)
+        return self._manager, self._manager._running().for_caller(self.caller)
 
     def _mirrored_for_reading(self) -> tuple[ManagerRunner, ForCaller]:
-        return self._runner, self._runner._for_reading().for_caller(self.caller)
+        return self._manager, self._manager._for_reading().for_caller(self.caller)
+
+    def execute(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request and return the response as text; see :meth:`PyMcpManager.execute`."""
+        return self._manager.execute(server_id, request_json, timeout=timeout, key=key, caller=self.caller)
+
+    async def execute_async(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request and return the response as text; see :meth:`PyMcpManager.execute`."""
+        return await self._manager.execute_async(server_id, request_json, timeout=timeout, key=key, caller=self.caller)
 
 
 class PyMcpManager(ManagerRunner, McpManagerMirror):

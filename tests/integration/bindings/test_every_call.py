@@ -88,6 +88,7 @@ def use(manager: PyMcpManager) -> None:
     alice = manager.for_caller(Caller("alice"))
     assert isinstance(alice, PyForCaller)
     assert alice.call_tool("a", "echo", ARGUMENTS).text == "x"
+    assert "result" in alice.execute("a", '{"method":"ping"}')
     assert "alice" not in repr(alice)
 
 
@@ -102,6 +103,7 @@ async def use_async(manager: PyMcpManager) -> None:
     await manager.drop_cached_async("a")
     alice = await manager.for_caller_async(Caller("alice"))
     assert (await alice.call_tool_async("a", "echo", ARGUMENTS)).text == "x"
+    assert "result" in await alice.execute_async("a", '{"method":"ping"}')
     assert (await manager.scrape_async()).body.startswith(b"# HELP")
     assert b"".join([piece async for piece in await manager.scrape_stream_async()]).startswith(b"# HELP")
     assert (await manager.metrics_text_async()).startswith("# HELP")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, NoReturn
@@ -123,16 +124,21 @@ def held(server: ScriptedServer, name: str, manager: PyMcpManager) -> Iterator[f
     server.forget()
     server.script(CASES[name].held, hold)
     yield hold
+    # While the server still holds it: the call has ended because nobody waits for it.
+    calls = manager._calls
+    assert calls is not None
+    until(lambda: not calls._started)
+    if name == "deploy":
+        until(lambda: [each.id for each in manager.servers()] == ["a"])
     hold.release()
     assert manager.call_tool("a", "echo", ECHO, timeout=WAIT_S).text == "x"
-    if name == "deploy":
-        # It was never there for anybody.
-        while [each.id for each in manager.servers()] != ["a"]:
-            threading.Event().wait(0.005)
-    if name == "redeploy":
-        assert manager.server("a").desired == 1
-    assert manager._calls is not None
-    while manager._calls._started:
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    ends = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < ends
         threading.Event().wait(0.005)
 
 

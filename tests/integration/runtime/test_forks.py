@@ -16,6 +16,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from support.calls import CALM, text_of, tool_call
 from support.forking import in_child, living_child
 from support.processes import scripted_stdio
 
-from mcp_manager import ManagerConfig, McpManager, NotRunningError, PyMcpManager
+from mcp_manager import Caller, ManagerConfig, McpManager, NotRunningError, PyMcpManager
 from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.testing.faults import Hold
@@ -41,6 +42,7 @@ ARGUMENTS: dict[str, Any] = {
     "config": ManagerConfig(),
     "request_json": PING,
     "instances": 1,
+    "caller": Caller("alice"),
 }
 
 
@@ -70,7 +72,7 @@ def serve_alone() -> str:
 def outcome(method: Callable[..., Any]) -> str:
     """Call a method with plausible arguments, await what is to be awaited, and tell what it came to."""
     wanted = [
-        ARGUMENTS[name]
+        ARGUMENTS.get(name, "x")
         for name, each in inspect.signature(method).parameters.items()
         if each.default is each.empty and each.kind is not each.VAR_KEYWORD
     ]
@@ -88,7 +90,9 @@ def outcome(method: Callable[..., Any]) -> str:
 def test_every_method_of_an_inherited_manager_tells_so_at_once(manager: PyMcpManager) -> None:
     names = [name for name, each in inspect.getmembers(PyMcpManager, inspect.isfunction) if not name.startswith("_")]
     told = json.loads(in_child(lambda: json.dumps({name: outcome(getattr(manager, name)) for name in names})))
-    assert {name for name, text in told.items() if "parent process" not in text} == {"stop", "stop_async"}
+    quiet = {"stop", "stop_async", "for_caller", "for_caller_async"}
+    assert {name for name, text in told.items() if "parent process" not in text} == quiet
+    assert "parent process" in in_child(lambda: outcome(partial(manager.for_caller(Caller("alice")).ping, "a")))
     assert told["stop"] == "returned _Stopping"
     assert told["stop_async"] == "returned NoneType"
     assert "new manager in this process" in told["execute"]
