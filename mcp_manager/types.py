@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final, Protocol, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -39,10 +39,7 @@ T_co = TypeVar("T_co", covariant=True)
 class SequenceNotStr(Protocol[T_co]):
     """A list, a tuple or any other sequence of texts, for type checkers: ``str`` is one of ``str``, too, and is refused."""
 
-    @overload
-    def __getitem__(self, index: SupportsIndex, /) -> T_co: ...
-    @overload
-    def __getitem__(self, index: slice, /) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int, /) -> T_co: ...
     def __contains__(self, value: object, /) -> bool: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[T_co]: ...

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from mcp_manager.config._problem import FieldProblem, entry
 
 __all__ = ["describe", "kind_of", "plain"]
@@ -22,7 +24,7 @@ def plain(value: object, path: str, depth: int = 0) -> Any:
     Raises
     ------
     FieldProblem
-        It contains something else, a lone surrogate, a number that is not finite or exceeds 64 bits, a name that is
+        It contains something else but structs, a lone surrogate, a number that is not finite or exceeds 64 bits, a name that is
         not a string, or more than 32 levels.
     """
     if value is None or isinstance(value, bool):
@@ -43,6 +45,8 @@ def plain(value: object, path: str, depth: int = 0) -> Any:
         return {
             (name := _plain_name(key, path)): plain(item, entry(path, name), depth + 1) for key, item in value.items()
         }
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.structs.asdict(value), path, depth)
     if isinstance(value, (list, tuple)):
         return [plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     raise FieldProblem(path, f"expected a JSON value, got {describe(value)}")

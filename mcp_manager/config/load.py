@@ -139,7 +139,9 @@ def _outcome(result: FleetFile | None, found: FileProblems, filled_in: NotedVari
         for problem in problems:
             logger.warning("%s; the server is left out", problem)
         if found.left_out:
-            logger.warning("%s: %d more problems; their servers are left out", found.name, found.left_out)
+            logger.warning(
+                "%s: %d more problems; their servers are left out", found.path or "the mapping", found.left_out
+            )
         return result._replace(problems=problems)
     error = found.error(_secrets(filled_in))
     try:

@@ -45,7 +45,7 @@ class FileProblems:
     """
 
     def __init__(self, path: str | bytes, *, is_lenient: bool = False) -> None:
-        self._path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
+        self.path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
         self._found: list[_Located] = []
         self._is_lenient = is_lenient
         self.left_out = 0
@@ -57,7 +57,7 @@ class FileProblems:
     @property
     def name(self) -> str:
         """What is invalid, for messages."""
-        return f"{_PREFIX} {self._path}" if self._path else _OF_A_MAPPING
+        return f"{_PREFIX} {self.path}" if self.path else _OF_A_MAPPING
 
     @property
     def is_full(self) -> bool:
@@ -91,7 +91,7 @@ class FileProblems:
         for problem, _ in self._found:
             line, column = places.get(_segments(problem)) or self._told_place(problem) or (None, None)
             message = _OWN_PLACE.sub(r"\1\2", str(problem)) if line is not None else str(problem)
-            problems.append(ConfigProblem(self._path, line, column, masked(message, secrets)))
+            problems.append(ConfigProblem(self.path, line, column, masked(message, secrets)))
         return tuple(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
 
     def error(self, secrets: Collection[str]) -> ConfigError:
@@ -99,7 +99,7 @@ class FileProblems:
         problems = self.told(secrets)
         if len(problems) == 1:
             problem = self._found[0].problem
-            error = problem.error(f"{_PREFIX} {problems[0].place}" if self._path else _OF_A_MAPPING)
+            error = problem.error(f"{_PREFIX} {problems[0].place}" if self.path else _OF_A_MAPPING)
             message = error.message if problems[0].line is None else _OWN_PLACE.sub(r"\1\2", error.message)
             error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)

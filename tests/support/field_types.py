@@ -100,10 +100,9 @@ class Writer:
                 return f"{self.need('mcp_manager.types', 'SequenceNotStr')}[{of}]"
             return f"{self.need('collections.abc', 'Sequence')}[{of}]"
         if origin is dict:
-            values = self.type_of(inner[1])
-            if inner[1] is ServerConfig:
-                # Whatever describes a server will do.
-                values = self.need("mcp_manager.config.spec", "ServerSpec")
+            # Whatever describes a server will do.
+            is_server = inner[1] is ServerConfig
+            values = self.need("mcp_manager.config.spec", "ServerSpec") if is_server else self.type_of(inner[1])
             return f"{self.need('collections.abc', 'Mapping')}[str, {values}]"
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
             fields = fields_name(hint)
@@ -114,10 +113,10 @@ class Writer:
 
     def field(self, kind: type[msgspec.Struct], field: msgspec.structs.FieldInfo, text: str) -> str:
         """One key with its text."""
-        hint = get_type_hints(kind)[field.name]
-        shown = self.type_of(hint)
         if (kind, field.name) == (ServerConfig, "server"):
             shown = f"{self.need('mcp_manager.config.memory', 'ServerObject')} | None"
+        else:
+            shown = self.type_of(get_type_hints(kind)[field.name])
         line = f"    {field.name}: {shown}"
         if len(line) > WIDTH:
             line = re.sub(r"\[(.*)\]", r"[\n        \1\n    ]", line)
@@ -139,8 +138,6 @@ class Writer:
                 + "\n".join(fields)
             )
         names = sorted(fields_name(kind) for kind in STRUCTS[self.module])
-        if "Any" in "".join(classes):
-            self.need("typing", "Any")
         head = [
             '"""The fields of the configuration as ``TypedDict``; `tests/support/field_types.py` writes this file."""',
             "from __future__ import annotations",

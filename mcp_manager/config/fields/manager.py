@@ -18,7 +18,9 @@ class ManagerFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.ManagerConfig`, as keyword arguments or as a mapping."""
 
     servers: Mapping[str, ServerSpec]
-    """Server configurations by server id."""
+    """Server configurations by server id: each a :class:`ServerConfig`, or whatever describes a server for
+    :meth:`McpManager.deploy`.
+    """
     max_connections: int | None
     """The most HTTP connections at a time, over all servers; 0 sets no limit. Open event streams are counted
     separately, up to the same number. Default: about half of the file descriptors that the process may have, from 16 to

@@ -32,10 +32,13 @@ class Codec(NamedTuple):
         Makes a message from JSON; raises ``ValueError`` if it is none.
     encode
         Writes a message as JSON.
+    knows_discover
+        Whether the SDK knows ``server/discover``. One that does not logs a long warning for it.
     """
 
     decode: Callable[[bytes], Any]
     encode: Callable[[Any], bytes]
+    knows_discover: bool
 
 
 def prepared(server: Any) -> tuple[Running, AbstractAsyncContextManager[object]]:
@@ -76,10 +79,12 @@ def codec() -> Codec:
         return Codec(
             lambda frame: SessionMessage(model.model_validate_json(frame)),
             lambda sent: _written(sent.message.root, exclude_none=True),
+            knows_discover=False,
         )
     return Codec(
         lambda frame: SessionMessage(jsonrpc_message_adapter.validate_json(frame, by_name=False)),
         lambda sent: _written(sent.message, exclude_unset=True),
+        knows_discover=True,
     )
 
 

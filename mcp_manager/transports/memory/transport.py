@@ -8,10 +8,12 @@ from collections.abc import Awaitable
 from contextvars import Context, copy_context
 from typing import Any, Final
 
-from mcp_manager._core.jsonrpc import FrameError, Message
+from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
+from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
+from mcp_manager.protocol.methods import DISCOVER
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, CoroutineReader, ReadBudget, read_budget
@@ -97,6 +99,14 @@ class MemoryTransport(DuplexTransport):
         self._task = background_task(
             self._run(running, lifespan), "run a server in memory", context=self._context.copy()
         )
+
+    async def exchange(self, exchange: Exchange) -> Message:
+        """Send a request and wait for the reply; an SDK without ``server/discover`` is not asked for it."""
+        if self._codec is not None and not self._codec.knows_discover and scan(exchange.frame).method == DISCOVER:
+            code, text = METHOD_NOT_FOUND, "Method not found"
+            frame = b'{"jsonrpc":"2.0","id":%d,"error":{"code":%d,"message":"%b"}}'
+            return read_messages(frame % (exchange.request_id, code, text.encode()), self._faulty)[0]
+        return await super().exchange(exchange)
 
     async def aclose(self, grace_s: float) -> None:
         """End the session: the server sees the end of its input, and is cancelled after ``grace_s`` seconds."""
