@@ -8,13 +8,21 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from support import faults
 from support.calls import CALM
 from support.model_api import ModelApi
 from support.schema_rules import check_openai_parameters
 from support.tool_server import PIXEL, ToolServer, weather
 
-from mcp_manager import McpManager, PyMcpManager
-from mcp_manager.adapters import openai_chat, openai_responses, select_tools, select_tools_blocking
+from mcp_manager import McpManager, OverloadedError, PyMcpManager
+from mcp_manager.adapters import (
+    anthropic_messages,
+    gemini,
+    openai_chat,
+    openai_responses,
+    select_tools,
+    select_tools_blocking,
+)
 
 openai = pytest.importorskip("openai", reason="the extra models is not installed")
 
@@ -252,3 +260,33 @@ def test_the_rules_refuse_what_openai_refuses() -> None:
         check_openai_parameters(loose, strict=False)
         with pytest.raises(AssertionError):
             check_openai_parameters(loose, strict=True)
+
+
+async def test_an_error_is_raised_after_all_calls_have_ended(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager, on_error="raise")
+    server.script("tools/call", faults.Status(429))
+    with pytest.raises(OverloadedError):
+        await openai_chat.answers(toolset, CHAT_SCRIPT[0])
+    assert len(server.requests_of("tools/call")) == 3
+    # The others were answered before: nothing is under way.
+    assert len(server.called) == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        {},
+        [],
+        "text",
+        {"choices": []},
+        {"choices": [{}]},
+        {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "x", "input": "y"}}]},
+        {"output": [{"type": "reasoning"}, "odd"]},
+    ],
+)
+async def test_a_reply_without_calls_has_no_answers(manager: McpManager, reply: Any) -> None:
+    toolset = await select_tools(manager, limit=0)
+    for module in (openai_chat, openai_responses, anthropic_messages, gemini):
+        assert await module.answers(toolset, reply) == []
+        assert module.definitions(toolset) == []
