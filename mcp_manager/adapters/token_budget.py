@@ -46,6 +46,8 @@ def within_budget(tools: Iterable[FleetTool], max_tokens: int, count_tokens: Cou
     left = max_tokens
     found = []
     for tool in tools:
+        if left <= 0:
+            break
         size = count_tokens(msgspec.json.encode(definition_of(tool)).decode())
         if size <= left:
             left -= size

@@ -32,7 +32,7 @@ DEFINITIONS = [
         },
     },
     {"name": "s__abfrage", "description": "Liefert die Wettervorhersage für eine Stadt in Europa.", "parameters": {}},
-    {"name": "s__yubao", "description": "查询指定城市的天气预报，返回未来三天的温度和降水概率。", "parameters": {}},
+    {"name": "s__yubao", "description": "查询指定城市的天气预报 返回未来三天的温度和降水概率。", "parameters": {}},
 ]
 
 
