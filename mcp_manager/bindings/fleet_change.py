@@ -74,7 +74,7 @@ def begin(work: Coroutine[Any, Any, None], server_id: object) -> FleetChange:
     """
     loop, caller, context = asyncio.get_running_loop(), asyncio.current_task(), copy_context()
     rest = _Rest(work)
-    carried = rest.carry()
+    carried = rest.carry_out()
     # Up to the first pause: a task that is cancelled before its first step would otherwise not run any of it.
     carried.send(None)
     task = background_task(carried, "change the fleet", among=_changes, context=context)
@@ -107,9 +107,12 @@ class _Rest:
         except StopIteration:
             return
 
-    @types.coroutine
-    def carry(self) -> Generator[Any, Any, None]:
+    async def carry_out(self) -> None:
         """Pause once, for the first step, and then run the coroutine to its end."""
+        await self._steps()
+
+    @types.coroutine
+    def _steps(self) -> Generator[Any, Any, None]:
         resume: Callable[[], Any] = lambda: self._waits_for  # noqa: E731
         try:
             yield None

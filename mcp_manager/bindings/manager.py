@@ -40,7 +40,7 @@ class PyForCaller(Unique, ForCallerMirror):
 
     Parameters
     ----------
-    runner
+    manager
         The manager whose servers are called.
     caller
         Whom the calls are made for.
@@ -51,36 +51,60 @@ class PyForCaller(Unique, ForCallerMirror):
         It is no :class:`Caller`.
     """
 
-    def __init__(self, runner: ManagerRunner, caller: Caller) -> None:
-        self._runner = runner
+    def __init__(self, manager: PyMcpManager, caller: Caller) -> None:
+        self._manager = manager
         self.caller = check_caller(caller)
 
     def __repr__(self) -> str:
         return f"<PyForCaller {self.caller!r}>"
 
     def _mirrored(self) -> tuple[ManagerRunner, ForCaller]:
-        return self._runner, self._runner._running().for_caller(self.caller)
+        return self._manager, self._manager._running().for_caller(self.caller)
 
     def _mirrored_for_reading(self) -> tuple[ManagerRunner, ForCaller]:
-        return self._runner, self._runner._for_reading().for_caller(self.caller)
+        return self._manager, self._manager._for_reading().for_caller(self.caller)
+
+    def execute(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request and return the response as text; see :meth:`PyMcpManager.execute`."""
+        return self._manager.execute(server_id, request_json, timeout=timeout, key=key, caller=self.caller)
+
+    async def execute_async(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request and return the response as text; see :meth:`PyMcpManager.execute`."""
+        return await self._manager.execute_async(server_id, request_json, timeout=timeout, key=key, caller=self.caller)
 
 
 class PyMcpManager(ManagerRunner, McpManagerMirror):
     """Manage a fleet of MCP servers from plain threads or from asyncio.
 
+    It has every method of :class:`McpManager`, with the same parameters: one that blocks, such as ``call_tool``, and a
+    twin to be awaited, such as ``call_tool_async``.
+
     Started with :meth:`start`, the manager runs on a thread of its own and may be called from any thread or loop.
     Started with :meth:`start_async`, it runs on the caller's loop: await its ``_async`` methods there, and call its
     blocking methods from other threads. Use it in a ``with`` or ``async with`` block, or call :meth:`stop`.
 
-    Methods that only read work on any thread and loop, also before the start and after the end:
-    :meth:`get_server_state`, :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`,
-    :meth:`export_prometheus_metrics`.
+    On the manager's own loop, methods that change the fleet, such as :meth:`deploy_server`, work without ``await``, too:
+    the change has taken effect when they return, and the :class:`FleetChange` that they return may be awaited for its
+    end. Methods that only read, such as :meth:`list_servers`, :meth:`health` or :meth:`snapshot`, work on any thread and
+    loop, also before the start and after the end.
 
     Parameters
     ----------
     config_path
         A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
         defaults and no servers.
+    handlers
+        See :class:`~mcp_manager.McpManager`. Plain functions that answer requests of servers run in threads of their
+        own and may block; coroutine functions, and whatever takes notifications, run on the manager's loop.
+    capabilities
+        See :class:`~mcp_manager.McpManager`.
+    trace_context
+        See :class:`~mcp_manager.McpManager`. It is called on the thread of the manager's loop, in the context of the
+        caller, so it must not block.
     token_store, redirect_handler, credentials
         See :class:`~mcp_manager.McpManager`; what is asynchronous is awaited on the manager's loop.
     on_state_change
@@ -199,7 +223,7 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
 
     def apply(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
         """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(_config_of(config)))
+        return self._wait(self._running().apply(_config_of(config)), twin="apply_async")
 
     async def apply_async(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
         """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
@@ -232,7 +256,9 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
             The file or an argument is invalid; nothing was changed.
         """
         with self._handling_hangups(sighup):
-            return self._wait(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+            return self._wait(
+                self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup), twin="watch_async"
+            )
 
     async def watch_async(
         self,
@@ -248,7 +274,7 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
 
     def unwatch(self) -> None:
         """End :meth:`watch`; the fleet stays as it is."""
-        self._wait(self._running().unwatch())
+        self._wait(self._running().unwatch(), twin="unwatch_async")
         self._end_signals()
 
     async def unwatch_async(self) -> None:

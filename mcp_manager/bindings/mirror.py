@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
@@ -48,24 +49,24 @@ class Mirror(ABC):
         """Return the same for calls that only read: they work before the start and after the end, too."""
 
 
-class Kind:
+class Kind(enum.Enum):
     """What a public attribute is, and so how it is mirrored."""
 
-    PROPERTY: Final = "property"
+    PROPERTY = enum.auto()
     """Read on any thread."""
-    READING: Final = "reading"
+    READING = enum.auto()
     """A plain method that only reads: called on any thread."""
-    READING_ASYNC: Final = "reading async"
+    READING_ASYNC = enum.auto()
     """A coroutine method that only reads: awaited on any loop."""
-    CALL: Final = "call"
+    CALL = enum.auto()
     """A coroutine method: run on the manager's loop."""
-    CHANGE: Final = "change"
+    CHANGE = enum.auto()
     """A coroutine method that takes effect at once: run on the manager's loop, and begun at once if called there."""
-    PLAIN: Final = "plain"
+    PLAIN = enum.auto()
     """A plain method: called on the manager's loop."""
 
 
-def kind_of(owner: type, attribute: object) -> str | None:
+def kind_of(owner: type, attribute: object) -> Kind | None:
     """Return the kind of an attribute that a class defines; ``None`` for one that is not mirrored."""
     if isinstance(attribute, property):
         return Kind.PROPERTY
@@ -161,8 +162,8 @@ def _timing(name: str, function: FunctionType) -> _Timing:
     return _Timing(name, f"{name}_async", is_bounded, has_default=is_bounded and has_server and not is_list)
 
 
-def _mirrored_attribute(owner: type, name: str, attribute: Any, kind: str) -> dict[str, Any]:
-    if kind == Kind.PROPERTY:
+def _mirrored_attribute(owner: type, name: str, attribute: Any, kind: Kind) -> dict[str, Any]:
+    if kind is Kind.PROPERTY:
 
         def read(self: Mirror) -> Any:
             return getattr(self._mirrored_for_reading()[1], name)
@@ -259,7 +260,7 @@ def _call(timing: _Timing) -> tuple[Any, Any]:
     return plain, twin
 
 
-_METHODS: Final[dict[str, Callable[[_Timing], tuple[Any, Any]]]] = {
+_METHODS: Final[dict[Kind, Callable[[_Timing], tuple[Any, Any]]]] = {
     Kind.READING: _reading,
     Kind.READING_ASYNC: _reading_async,
     Kind.PLAIN: _plain,

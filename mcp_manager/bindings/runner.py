@@ -143,7 +143,8 @@ class ManagerRunner(Unique):
     def start(self) -> None:
         """Start the manager on a thread of its own and deploy the configured servers. A second call does nothing.
 
-        Servers that cannot be reached are retried until they answer.
+        Servers that cannot be reached are retried until they answer. In a coroutine, ``await start_async()`` instead:
+        this method holds the loop that it is called on until the configured servers are connected.
 
         Raises
         ------

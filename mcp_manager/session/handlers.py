@@ -201,7 +201,9 @@ Done = Awaitable[None] | None
 class Handlers(msgspec.Struct, frozen=True, kw_only=True):
     """The handlers of an application: they answer the requests of servers and take their notifications.
 
-    Every handler may be a function or a coroutine function, and gets the server id first. The client declares to
+    Every handler may be a function or a coroutine function, and gets the server id first. It runs on the manager's loop,
+    which a function must not block; only with ``PyMcpManager`` do functions that answer requests run in threads of
+    their own. The client declares to
     servers the capabilities for which there are handlers. A handler that raises, or takes longer than
     ``handler_timeout_s`` of :class:`~mcp_manager.ManagerConfig`, affects only its own request or notification: the
     server receives an error. Raise :class:`~mcp_manager.RpcError` to choose which. A server of 2026-07-28 asks as part

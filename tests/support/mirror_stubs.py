@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import mcp_manager.bindings.mirrors
 from mcp_manager.bindings.mirror import Kind, is_mirrored, kind_of, twin_doc
 from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.manager import McpManager
 
-__all__ = ["DIRECTORY", "stubs"]
+__all__ = ["DIRECTORY", "stub_of", "stubs"]
 
 DIRECTORY: Final = Path(mcp_manager.bindings.mirrors.__file__).parent
 
@@ -52,7 +53,7 @@ def stubs() -> dict[str, str]:
     """Return the text of every stub, by the name of its file."""
     owners = list(_owners())
     texts = {
-        f"{module}.pyi": _stub(module, [each for each in owners if _module(each) == module])
+        f"{module}.pyi": stub_of([each for each in owners if _module(each) == module])
         for module in dict.fromkeys(map(_module, owners))
     }
     names = [f"{each.__name__}Mirror" for each in _MIRRORED]
@@ -74,11 +75,11 @@ def _module(owner: type) -> str:
     return owner.__module__.rpartition(".")[2]
 
 
-def _stub(module: str, owners: list[type]) -> str:
+def stub_of(owners: list[type]) -> str:
+    """Return the stub for the mirrors of classes of one module."""
     [source] = {each.__module__: _source(each.__module__) for each in owners}.values()
     body = "".join(f"\n{_class(source, each)}" for each in owners)
-    imports = _imports(source, body, module)
-    return f"{_NOTE}{imports}{body}"
+    return f"{_NOTE}{_imports(source, body, _module(owners[0]))}{body}"
 
 
 def _source(name: str) -> Source:
@@ -93,61 +94,43 @@ def _class(source: Source, owner: type) -> str:
     bases = [f"{each.__name__}Mirror" for each in owner.__bases__ if is_mirrored(each)] or ["Mirror"]
     lines = _wrapped(f"class {owner.__name__}Mirror(", [*bases, "metaclass=ABCMeta"], "):", "")
     lines.append(f'    """The public methods of :class:`{owner.__name__}`, for callers on any thread and loop."""')
-    seen: set[str] = set()
-    for function in definition.body:
-        if not isinstance(function, Function) or function.name.startswith("_"):
-            continue
-        attribute = vars(owner)[function.name]
-        kind = kind_of(owner, attribute)
+    functions: dict[str, list[Function]] = {}
+    for each in definition.body:
+        if isinstance(each, Function) and not each.name.startswith("_"):
+            functions.setdefault(each.name, []).append(each)
+    for name, written in functions.items():
+        kind = kind_of(owner, vars(owner)[name])
         if kind is not None:
-            lines.extend(_methods(source, function, attribute, kind, is_first=function.name not in seen))
-            seen.add(function.name)
-    return "\n".join(lines) + "\n"
+            lines.extend(_methods(source, written, vars(owner)[name].__doc__ or "", kind))
+    # ruff leaves no blank line after what has no body.
+    kept = [each for before, each in zip(["", *lines], lines, strict=False) if each or not before.endswith(" ...")]
+    return "\n".join(kept) + "\n"
 
 
-def _methods(source: Source, function: Function, attribute: Any, kind: str, *, is_first: bool) -> Iterator[str]:
-    """Yield the lines of a method and of its twin; nothing for what only implements overloads."""
-    decorators = [source.part(each) for each in function.decorator_list]
-    is_overload = "overload" in decorators
-    if not is_overload and not is_first:
+def _methods(source: Source, written: list[Function], doc: str, kind: Kind) -> Iterator[str]:
+    """Yield the lines of a method and of its twin; ``written`` are its overloads, and then the method itself."""
+    *overloads, method = written
+    full = _doc(method)
+    if kind is Kind.PROPERTY:
+        yield from ("", "    @property", *_signature(source, method, method.name, "def", None), f"        {full}")
         return
-    doc = _doc(_documented(source, function))
-    if kind == Kind.PROPERTY:
-        yield from ("", "    @property", *_signature(source, function, function.name, "def", None), f"        {doc}")
-        return
-    given = "" if function.returns is None else source.part(function.returns)
-    result = _result_of(given)
-    blocking = "FleetChange" if kind == Kind.CHANGE else result
-    twin = f'"""{twin_doc(function.name, attribute.__doc__ or "")}"""'
-    for keyword, name, returns, text in (
-        ("def", function.name, blocking, doc),
-        ("async def", f"{function.name}_async", result, twin),
-    ):
-        yield ""
-        if is_overload:
-            yield "    @overload"
-        lines = _signature(source, function, name, keyword, returns)
-        if is_first:
-            yield from (*lines, f"        {text}")
-        else:
-            yield from (*lines[:-1], f"{lines[-1]} ...")
+    twin = f'"""{twin_doc(method.name, doc)}"""'
+    for keyword, name, text in (("def", method.name, full), ("async def", f"{method.name}_async", twin)):
+        for index, each in enumerate(overloads or [method]):
+            assert each.returns is not None
+            result = _result_of(source.part(each.returns))
+            returns = "FleetChange" if kind is Kind.CHANGE and keyword == "def" else result
+            lines = _signature(source, each, name, keyword, returns)
+            yield ""
+            if overloads:
+                yield "    @overload"
+            # Editors show the docstring of the first overload for all of them.
+            yield from (*lines, f"        {text}") if not index else (*lines[:-1], f"{lines[-1]} ...")
 
 
 def _result_of(annotation: str) -> str:
     prefix = "Coroutine[Any, Any, "
     return annotation[len(prefix) : -1] if annotation.startswith(prefix) else annotation
-
-
-def _documented(source: Source, function: Function) -> Function:
-    """Return the function that has the docstring: of several with one name, the last."""
-    same = [
-        each
-        for owner in source.tree.body
-        if isinstance(owner, ast.ClassDef) and function in owner.body
-        for each in owner.body
-        if isinstance(each, Function) and each.name == function.name
-    ]
-    return same[-1]
 
 
 def _doc(function: Function) -> str:
@@ -221,13 +204,26 @@ def _imports(source: Source, body: str, module: str) -> str:
     for name, place in _PLACES.items():
         if name in used:
             found.setdefault(place, set()).add(name)
-    is_ours = {place: place.startswith("mcp_manager") for place in found}
-    groups = [[place for place in sorted(found) if is_ours[place] is wanted] for wanted in (False, True)]
+    groups = [[place for place in sorted(found) if _rank(place) == rank] for rank in range(3)]
     return "\n".join("".join(_import(place, found[place]) for place in group) for group in groups if group)
 
 
+def _rank(place: str) -> int:
+    """Return the group of imports that a module belongs to, as ruff orders them."""
+    if place.startswith("mcp_manager"):
+        return 2
+    return 0 if place.partition(".")[0] in sys.stdlib_module_names else 1
+
+
+def _case(name: str) -> int:
+    """Return the place of a name among others of one import, as ruff orders them."""
+    if len(name) > 1 and name.isupper():
+        return 0
+    return 1 if name[0].isupper() else 2
+
+
 def _import(place: str, names: Iterable[str]) -> str:
-    ordered = sorted(names, key=lambda name: (not name.isupper(), name))
+    ordered = sorted(names, key=lambda name: (_case(name), name))
     line = f"from {place} import {', '.join(ordered)}\n"
     if len(line) <= _WIDTH + 1:
         return line

@@ -76,7 +76,9 @@ class VerbsMirror(Mirror, metaclass=ABCMeta):
         on_progress
             Called as ``on_progress(progress, total, message)`` for each progress notification of this request, in
             order. It may be async; then it runs alongside the call, which returns once all reports are delivered, or at
-            its timeout. At most 256 reports wait; the oldest are dropped. Exceptions that it raises are logged.
+            its timeout. At most 256 reports wait; the oldest are dropped. Exceptions that it raises are logged. With
+            ``PyMcpManager`` it is called where the caller waits: a blocking method calls it on its own thread, which it
+            may block, and an ``_async`` method on the loop that awaits it.
 
         Raises
         ------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from support import mirror_stubs
 
 from mcp_manager import ForCaller, McpManager, PyForCaller, PyMcpManager
 from mcp_manager.bindings.manager import ForCallerMirror, McpManagerMirror
-from mcp_manager.bindings.mirror import returned
+from mcp_manager.bindings.mirror import mirror, returned
 
 PAIRS = ((McpManager, PyMcpManager), (ForCaller, PyForCaller))
 
@@ -79,11 +81,119 @@ def test_the_stubs_are_what_their_program_makes() -> None:
     assert max(text.count("\n") for text in found.values()) <= 500
 
 
-@pytest.mark.parametrize("mirror", [McpManagerMirror, ForCallerMirror])
-def test_help_shows_the_signature_and_the_docstring(mirror: type) -> None:
+SOURCE = '''
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+
+from mcp_manager.runtime.effects import takes_effect_at_once
+from mcp_manager.verbs.client_side import ClientSide
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+LONG = 1
+
+
+class Fields(TypedDict, total=False):
+    url: str
+
+
+class Sample(ClientSide):
+    @overload
+    async def fetch(self, name: str, /, *, into: None = None) -> dict[str, Any]: ...
+    @overload
+    async def fetch(self, name: str, /, *, into: type[T]) -> T: ...
+    async def fetch(self, name: str, /, *, into: type[T] | None = None) -> Any:
+        """Fetch a thing; see :meth:`add`.
+
+        It has details.
+        """
+
+    def raw(self, *names: str, limit: int = LONG) -> Coroutine[Any, Any, bytes]:
+        """Return bytes. And more."""
+
+    @takes_effect_at_once
+    async def add(self, name: str, **fields: Unpack[Fields]) -> None:
+        """Add a thing."""
+
+    def plain(self) -> Path:
+        """Return a path."""
+
+    @classmethod
+    def make(cls) -> Sample:
+        """Return what is not mirrored."""
+
+    def _private(self) -> None:
+        """Do nothing."""
+'''
+STUB = '''# Written by tests/support/mirror_stubs.py: do not edit.
+
+from abc import ABCMeta
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+from sample_of_stubs import LONG, Fields, T
+
+from mcp_manager.bindings.fleet_change import FleetChange
+from mcp_manager.bindings.mirrors.client_side import ClientSideMirror
+
+class SampleMirror(ClientSideMirror, metaclass=ABCMeta):
+    """The public methods of :class:`Sample`, for callers on any thread and loop."""
+
+    @overload
+    def fetch(self, name: str, /, *, into: None = None) -> dict[str, Any]:
+        """Fetch a thing; see :meth:`add`.
+
+        It has details.
+        """
+
+    @overload
+    def fetch(self, name: str, /, *, into: type[T]) -> T: ...
+    @overload
+    async def fetch_async(self, name: str, /, *, into: None = None) -> dict[str, Any]:
+        """Fetch a thing; see :meth:`add`."""
+
+    @overload
+    async def fetch_async(self, name: str, /, *, into: type[T]) -> T: ...
+    def raw(self, *names: str, limit: int = LONG) -> bytes:
+        """Return bytes. And more."""
+
+    async def raw_async(self, *names: str, limit: int = LONG) -> bytes:
+        """Return bytes. And more. See :meth:`raw`."""
+
+    def add(self, name: str, **fields: Unpack[Fields]) -> FleetChange:
+        """Add a thing."""
+
+    async def add_async(self, name: str, **fields: Unpack[Fields]) -> None:
+        """Add a thing; see :meth:`add`."""
+
+    def plain(self) -> Path:
+        """Return a path."""
+
+    async def plain_async(self) -> Path:
+        """Return a path; see :meth:`plain`."""
+'''
+
+
+def test_a_stub_keeps_overloads_defaults_and_typed_keywords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sample_of_stubs.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    sample = importlib.import_module("sample_of_stubs").Sample
+    assert mirror_stubs.stub_of([sample]) == STUB
+    mirrored = mirror(sample)
+    assert {name for name in vars(mirrored) if not name.startswith("_")} == {
+        name + twin for name in ("fetch", "raw", "add", "plain") for twin in ("", "_async")
+    }
+
+
+@pytest.mark.parametrize("mirrored", [McpManagerMirror, ForCallerMirror])
+def test_help_shows_the_signature_and_the_docstring(mirrored: type) -> None:
     import pydoc  # noqa: PLC0415
 
-    text = pydoc.plain(pydoc.render_doc(mirror))
+    text = pydoc.plain(pydoc.render_doc(mirrored))
     assert "call_tool(self, server_id: 'str | Selector', name: 'str'" in text
     assert "async call_tool_async(self, server_id: 'str | Selector'" in text
     assert "Call a tool and return its result; if the tool itself fails" in text
