@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mcp_manager.adapters.answers import ToolAnswer
+from mcp_manager.adapters.schemas import resolved
 from mcp_manager.verbs.fleet_tools import FleetTool
 
 __all__ = ["data_of", "metadata_of", "not_installed", "usable_schema"]
@@ -81,18 +82,5 @@ def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
 
 
 def _resolves(reference: object, root: Mapping[str, Any]) -> bool:
-    """Whether a reference leads to a schema in the same document; what is no text is no reference."""
-    if not isinstance(reference, str):
-        return True
-    if reference != "#" and not reference.startswith("#/"):
-        return False
-    place: Any = root
-    for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, dict) and name in place:
-            place = place[name]
-        elif isinstance(place, list) and name.isdecimal() and int(name) < len(place):
-            place = place[int(name)]
-        else:
-            return False
-    return isinstance(place, dict | bool)
+    # What is no text is no reference, but a property of that name.
+    return not isinstance(reference, str) or resolved({"$ref": reference}, root) is not None

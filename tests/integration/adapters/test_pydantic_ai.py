@@ -16,7 +16,7 @@ from support.agent_fleet import (
     cancelled_during_call,
     threaded_fleet,
 )
-from support.tool_server import PIXEL, TONE
+from support.tool_server import PIXEL, TONE, text_result
 
 from mcp_manager import InvalidRequestError, NotRunningError
 from mcp_manager.adapters import Toolset, select_tools
@@ -68,7 +68,7 @@ def returns_in(messages: list[ModelMessage]) -> list[ToolReturnPart]:
 
 @pytest.fixture
 async def fleet() -> AsyncIterator[AgentFleet]:
-    async with agent_fleet() as (_, fleet):
+    async with agent_fleet() as fleet:
         yield fleet
 
 
@@ -160,22 +160,20 @@ async def test_a_model_may_be_told_to_try_again_unless_the_call_may_have_run(fle
         FleetToolset(fleet.toolset, on_tool_error="raise")  # type: ignore[arg-type]
 
 
-async def test_tools_may_come_during_a_run() -> None:
-    async with agent_fleet() as (manager, fleet):
+async def test_tools_may_come_during_a_run(fleet: AgentFleet) -> None:
+    async def current() -> Toolset:
+        return await select_tools(fleet.manager, servers=["odd"])
 
-        async def current() -> Toolset:
-            return await select_tools(manager, servers=["odd"])
+    def grow(_: dict[str, Any]) -> dict[str, Any]:
+        fleet.odd.tools.append({"name": "new", "inputSchema": {"type": "object"}})
+        return text_result("grown")
 
-        def grow(_: dict[str, Any]) -> dict[str, Any]:
-            fleet.odd.tools.append({"name": "new", "inputSchema": {"type": "object"}})
-            return {"content": [{"type": "text", "text": "grown"}]}
-
-        fleet.odd.answers["single"] = grow
-        fleet.odd.script("tools/call", faults.SseEvents(before=(CHANGED,)))
-        script = Script([("odd__single", {"text": "x"})], [("odd__new", {})])
-        result = await script.agent(FleetToolset(current)).run("go")
-        assert [each.content for each in returns_in(result.all_messages())] == ["grown", "{}"]
-        assert ["odd__new" in each for each in script.offered] == [False, True, True]
+    fleet.odd.answers["single"] = grow
+    fleet.odd.script("tools/call", faults.SseEvents(before=(CHANGED,)))
+    script = Script([("odd__single", {"text": "x"})], [("odd__new", {})])
+    result = await script.agent(FleetToolset(current)).run("go")
+    assert [each.content for each in returns_in(result.all_messages())] == ["grown", "{}"]
+    assert ["odd__new" in each for each in script.offered] == [False, True, True]
 
 
 async def test_calls_of_one_response_run_at_once(fleet: AgentFleet) -> None:

@@ -18,7 +18,11 @@ from mcp_manager.results import AudioContent, EmbeddedResource, ImageContent, Re
     "schema",
     [
         {},
-        {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"$ref": "#/$defs/x"}}},
+        {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/x"}},
+            "$defs": {"x": {"items": {"$ref": "#/$defs/x"}}},
+        },
         {"properties": {"a": {"$ref": "#"}, "b": {"$ref": "#/definitions/x~1y~0z"}}, "definitions": {"x/y~z": True}},
         {"properties": {"a": {"$ref": "#/anyOf/1"}}, "anyOf": [True, {"type": "object"}]},
         # No reference, but a property and an example that are called like one.
@@ -30,18 +34,19 @@ def test_a_schema_whose_references_resolve_stays_as_it_is(schema: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "reference", ["#/$defs/y", "#anchor", "#/anyOf/2", "#/anyOf/x", "#/type", "https://host/x", ""]
+    "reference", ["#/$defs/y", "#anchor", "#/anyOf/2", "#/anyOf/x", "#/type", "https://host/x", "", "#/$defs/circle"]
 )
 def test_a_reference_that_leads_nowhere_allows_anything(reference: str) -> None:
     schema = {
         "type": "object",
         "anyOf": [{}, {}],
         "properties": {"a": {"$ref": reference, "description": "d"}, "b": {"items": [{"$ref": reference}]}},
-        "$defs": {"x": {}},
+        "$defs": {"x": {}, "circle": {"$ref": "#/$defs/circle"}},
     }
     assert usable_schema(schema) == {
         **schema,
         "properties": {"a": {"description": "d"}, "b": {"items": [{}]}},
+        "$defs": {"x": {}, "circle": {}},
     }
 
 
