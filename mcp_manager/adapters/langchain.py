@@ -34,7 +34,7 @@ class LangChainTool(BaseTool):
         return _told(await self._toolset.answer(self.name, arguments))
 
 
-def tools(toolset: Toolset, *, handle_tool_error: HandleToolError = True) -> list[LangChainTool]:
+def tools(toolset: Toolset, *, handle_tool_error: HandleToolError = True) -> list[BaseTool]:
     """Make LangChain tools of a toolset, for ``create_agent``, a ``ToolNode`` or ``bind_tools``.
 
     A tool returns text, or blocks of content if the result has pictures or sounds. Its artifact has the result's

@@ -95,7 +95,7 @@ class LlamaIndexTool(AsyncBaseTool):
 
 
 def tools(toolset: Toolset) -> list[LlamaIndexTool]:
-    """Make LlamaIndex tools of a toolset, for ``FunctionAgent``, ``ReActAgent`` or ``predict_and_call``.
+    """Make LlamaIndex tools of a toolset, for ``FunctionAgent(tools=[*tools(toolset)], …)`` or ``predict_and_call``.
 
     A tool returns a ``ToolOutput`` with blocks of text, pictures and sounds. ``raw_output`` has the result's
     ``structured_content`` and ``_meta``, and is its text without either. A failed call returns one with ``is_error``,

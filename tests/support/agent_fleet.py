@@ -114,12 +114,12 @@ def threaded_fleet() -> Iterator[AgentFleet]:
 
 async def cancelled_during_call(fleet: AgentFleet, run: Coroutine[Any, Any, Any]) -> BaseException | None:
     """Cancel a run while its call is at the server, and return how it ended once the server has heard of it."""
-    running = asyncio.ensure_future(run)
+    running: asyncio.Future[Any] = asyncio.ensure_future(run)
     await fleet.weather.wait_for("tools/call")
     running.cancel()
-    (ended,) = await asyncio.gather(running, return_exceptions=True)
+    ending: object = (await asyncio.gather(running, return_exceptions=True))[0]
     await fleet.weather.wait_for("notifications/cancelled")
-    return ended if isinstance(ended, BaseException) else None
+    return ending if isinstance(ending, BaseException) else None
 
 
 @contextlib.contextmanager

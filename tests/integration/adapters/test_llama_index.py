@@ -202,7 +202,7 @@ async def test_an_agent_without_function_calling_works(fleet: AgentFleet) -> Non
             )
             return ChatResponse(message=ChatMessage(role="assistant", content=text))
 
-    agent = ReActAgent(tools=llama_index.tools(fleet.toolset), llm=Thinking(), streaming=False)
+    agent = ReActAgent(tools=[*llama_index.tools(fleet.toolset)], llm=Thinking(max_tokens=None), streaming=False)
     assert "Bern: sun" in str(await agent.run("go"))
 
 

@@ -33,6 +33,7 @@ from mcp_manager.adapters.pydantic_ai import FleetToolset
 CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 Wanted = list[tuple[str, dict[str, Any]]]
+FAILING: Wanted = [("weather__fail", {})]
 
 
 class Script:
@@ -77,6 +78,7 @@ async def test_an_agent_calls_tools_and_sees_text_and_pictures(fleet: AgentFleet
         FleetToolset(fleet.toolset), [("weather__forecast", {"city": "Bern"}), ("weather__radar", {})]
     )
     assert (text.content, text.outcome, text.metadata) == ("Bern: sun", "success", None)
+    assert isinstance(picture.content, list)
     words, image = picture.content
     assert words == "rain in the north"
     assert isinstance(image, BinaryContent) and (image.base64, image.media_type) == (PIXEL, "image/png")
@@ -115,6 +117,7 @@ async def test_sounds_are_heard_and_what_models_refuse_is_described(fleet: Agent
         ]
     }
     (answer,) = await told(FleetToolset(fleet.toolset), [("weather__radar", {})])
+    assert isinstance(answer.content, list)
     sound, note = answer.content
     assert isinstance(sound, BinaryContent) and (sound.base64, sound.media_type) == (TONE, "audio/wav")
     assert note == "[image image/png, 7 bytes]"
@@ -126,7 +129,7 @@ async def test_no_failure_ends_a_run_and_no_call_runs_twice(fleet: AgentFleet) -
     lost, *failed, after = await told(
         FleetToolset(fleet.toolset),
         [("weather__forecast", {"city": "Bern"})],
-        *[[("weather__fail", {})]] * 3,
+        *[FAILING] * 3,
         [("weather__forecast", {"city": "Ulm"})],
     )
     assert lost.outcome == "failed" and "may have been executed" in str(lost.content)
@@ -151,7 +154,7 @@ async def test_an_agent_survives_a_lost_session_and_a_server_that_dies(fleet: Ag
 async def test_a_model_may_be_told_to_try_again_unless_the_call_may_have_run(fleet: AgentFleet) -> None:
     toolset: FleetToolset[None] = FleetToolset(fleet.toolset, on_tool_error="retry")
     with pytest.raises(UnexpectedModelBehavior, match="weather__fail"):
-        await told(toolset, *[[("weather__fail", {})]] * 5)
+        await told(toolset, *[FAILING] * 5)
     assert len(fleet.weather.called) == 2
     fleet.weather.script("tools/call", faults.Reset())
     (lost,) = await told(toolset, [("weather__forecast", {"city": "Bern"})])
