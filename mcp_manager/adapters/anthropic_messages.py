@@ -8,17 +8,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
+from mcp_manager.adapters.media import PDF, media_of, pdf_of
 from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
 from mcp_manager.adapters.toolset import Toolset
-from mcp_manager.results import ContentBlock, EmbeddedResource, ImageContent
+from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
-
-_IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-_PDF: Final = "application/pdf"
 
 
 def definitions(toolset: Toolset) -> list[Any]:
@@ -76,14 +74,11 @@ def _block_of(call: ToolCall, answer: ToolAnswer) -> dict[str, Any]:
 
 
 def _part_of(block: ContentBlock) -> dict[str, Any] | None:
-    if isinstance(block, ImageContent) and block.mime_type in _IMAGES:
-        return {"type": "image", "source": _base64(block.mime_type, block.data)}
-    if isinstance(block, EmbeddedResource) and block.resource.blob:
-        kind = block.resource.mime_type or ""
-        if kind == _PDF:
-            return {"type": "document", "source": _base64(kind, block.resource.blob)}
-        if kind in _IMAGES:
-            return {"type": "image", "source": _base64(kind, block.resource.blob)}
+    media, pdf = media_of(block), pdf_of(block)
+    if media is not None and media.kind == "image":
+        return {"type": "image", "source": _base64(media.mime_type, media.base64)}
+    if pdf is not None:
+        return {"type": "document", "title": pdf.name, "source": _base64(PDF, pdf.base64)}
     text = text_of_block(block)
     # The API refuses empty text.
     return {"type": "text", "text": text} if text.strip() else None

@@ -136,10 +136,8 @@ def _terms_of_word(word: str) -> tuple[str, ...]:
 
 def _singular(word: str) -> str:
     """Take a plural's ending off (the S stemmer of Harman, "How Effective Is Suffixing?", 1991)."""
-    if len(word) < 4 or not word.endswith("s"):
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("us", "ss")):
         return word
-    if word.endswith("ies"):
-        return word if word.endswith(("eies", "aies")) else f"{word[:-3]}y"
-    if word.endswith("es"):
-        return word if word.endswith(("aes", "ees", "oes")) else word[:-1]
-    return word if word.endswith(("us", "ss")) else word[:-1]
+    if word.endswith("ies") and not word.endswith(("eies", "aies")):
+        return f"{word[:-3]}y"
+    return word[:-1]

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.gemini_schema import json_schema_subset, openapi_schema
+from mcp_manager.adapters.media import PDF, media_of, pdf_of
 from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
 from mcp_manager.adapters.toolset import Toolset
-from mcp_manager.results import AudioContent, ContentBlock, EmbeddedResource, ImageContent
+from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
 
@@ -48,7 +48,7 @@ async def answers(toolset: Toolset, response: object, *, media: bool = True, lea
     """Make the function calls of a response, all at once, and return the contents to append: one, or none without a call.
 
     It has the role ``user`` and a ``function_response`` for each call, in the order of the calls: ``{"output": …}``, or
-    ``{"error": …}`` if the tool failed. Images, sound and files are ``parts`` of it.
+    ``{"error": …}`` if the tool failed. Images, sound and PDF files are ``parts`` of it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ async def answers(toolset: Toolset, response: object, *, media: bool = True, lea
     response
         A ``GenerateContentResponse``, or its ``Content``; objects of the package or plain data.
     media
-        Whether the model takes images, sound and files in function responses, as Gemini 3 does; else it gets a note
+        Whether the model takes images, sound and PDF files in function responses, as Gemini 3 does; else it gets a note
         that there were some.
     leave_unknown
         Leave calls of functions that the set does not have to the application; else the model is told that there is no
@@ -122,14 +122,8 @@ def _part_of(call: ToolCall, answer: ToolAnswer, media: bool) -> dict[str, Any]:
 
 
 def _blob_of(block: ContentBlock) -> dict[str, Any] | None:
-    """Return binary data of a block as the package takes it; ``None`` if there is none."""
-    if isinstance(block, ImageContent | AudioContent):
-        data, mime_type = block.data, block.mime_type
-    elif isinstance(block, EmbeddedResource) and block.resource.blob:
-        data, mime_type = block.resource.blob, block.resource.mime_type or ""
-    else:
-        return None
-    try:
-        return {"mime_type": mime_type, "data": base64.b64decode(data, validate=True)} if mime_type else None
-    except binascii.Error:
-        return None
+    """Return binary data of a block as the package takes it; ``None`` if there is none that the API takes."""
+    media, pdf = media_of(block), pdf_of(block)
+    if media is not None:
+        return {"mime_type": media.mime_type, "data": media.data}
+    return None if pdf is None else {"mime_type": PDF, "data": base64.b64decode(pdf.base64)}

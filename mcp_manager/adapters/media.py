@@ -10,7 +10,9 @@ import msgspec
 
 from mcp_manager.results import AudioContent, ContentBlock, EmbeddedResource, ImageContent
 
-__all__ = ["Media", "media_of"]
+__all__ = ["PDF", "Media", "PdfFile", "media_of", "pdf_of"]
+
+PDF: Final = "application/pdf"
 
 # What the interfaces of all large models accept. They refuse a whole request for any other type.
 _IMAGES: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
@@ -68,8 +70,31 @@ def media_of(block: ContentBlock) -> Media | None:
     known = _IMAGES.get(mime_type) or _SOUNDS.get(mime_type)
     if known is None or not data:
         return None
+    if not _is_base64(data):
+        return None
+    return Media(kind=kind, mime_type=mime_type, format=known, base64=data)
+
+
+class PdfFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A PDF file in a result, with its name and its data in base64."""
+
+    name: str
+    base64: str
+
+
+def pdf_of(block: ContentBlock) -> PdfFile | None:
+    """Return the PDF file of a block; ``None`` if it is none, or damaged."""
+    if not isinstance(block, EmbeddedResource) or not block.resource.blob:
+        return None
+    mime_type = (block.resource.mime_type or "").partition(";")[0].strip().lower()
+    if mime_type != PDF or not _is_base64(block.resource.blob):
+        return None
+    return PdfFile(name=block.resource.uri.rpartition("/")[2] or "file.pdf", base64=block.resource.blob)
+
+
+def _is_base64(data: str) -> bool:
     try:
         base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        return None
-    return Media(kind=kind, mime_type=mime_type, format=known, base64=data)
+        return False
+    return True

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer
+from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.openai_strict import strict_parameters, without_nulls
 from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
 from mcp_manager.adapters.toolset import Toolset
-from mcp_manager.results import ImageContent
 
 __all__ = ["answers", "answers_blocking", "definitions"]
 
@@ -108,13 +108,8 @@ def _with_arguments(toolset: Toolset, call: ToolCall) -> ToolCall:
 
 
 def _image_parts(call: ToolCall, answer: ToolAnswer) -> list[dict[str, Any]]:
-    urls = [data_url(each) for each in answer.content if isinstance(each, ImageContent)]
+    urls = [found.url for each in answer.content if (found := media_of(each)) is not None and found.kind == "image"]
     if not urls:
         return []
     title = {"type": "text", "text": f"What {call.name} (tool call {call.id}) returned:"}
     return [title, *({"type": "image_url", "image_url": {"url": each}} for each in urls)]
-
-
-def data_url(image: ImageContent) -> str:
-    """Return an image as a URL that contains it."""
-    return f"data:{image.mime_type or 'image/png'};base64,{image.data}"

@@ -8,18 +8,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
-from mcp_manager.adapters.openai_chat import data_url, functions, text_of
+from mcp_manager.adapters.media import PDF, media_of, pdf_of
+from mcp_manager.adapters.openai_chat import functions, text_of
 from mcp_manager.adapters.openai_strict import without_nulls
 from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
 from mcp_manager.adapters.toolset import Toolset
-from mcp_manager.results import ContentBlock, EmbeddedResource, ImageContent
+from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
-
-_PDF: Final = "application/pdf"
 
 
 def definitions(toolset: Toolset, *, strict: bool = False) -> list[Any]:
@@ -87,9 +86,9 @@ def _output_of(answer: ToolAnswer) -> str | list[dict[str, Any]]:
 
 
 def _part_of(block: ContentBlock) -> dict[str, Any]:
-    if isinstance(block, ImageContent):
-        return {"type": "input_image", "image_url": data_url(block), "detail": "auto"}
-    if isinstance(block, EmbeddedResource) and block.resource.blob and block.resource.mime_type == _PDF:
-        name = block.resource.uri.rpartition("/")[2] or "file.pdf"
-        return {"type": "input_file", "filename": name, "file_data": f"data:{_PDF};base64,{block.resource.blob}"}
+    media, pdf = media_of(block), pdf_of(block)
+    if media is not None and media.kind == "image":
+        return {"type": "input_image", "image_url": media.url, "detail": "auto"}
+    if pdf is not None:
+        return {"type": "input_file", "filename": pdf.name, "file_data": f"data:{PDF};base64,{pdf.base64}"}
     return {"type": "input_text", "text": text_of_block(block)}

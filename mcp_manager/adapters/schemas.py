@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
+
+from mcp_manager.adapters.well_formed import DEEPEST, Schema, target_of, well_formed
 
 __all__ = ["DEEPEST", "Schema", "as_schema", "merged", "object_schema", "resolved"]
 
-Schema: TypeAlias = dict[str, Any]
-
-DEEPEST: Final = 64
-"""Schemas within schemas beyond this depth are taken to allow everything."""
-
 _COMBINED: Final = ("allOf", "anyOf", "oneOf")
 # What OpenAI and Anthropic refuse at the top of a schema, and what says nothing to a model.
-_NOT_AT_TOP: Final = frozenset({*_COMBINED, "$ref", "$schema", "enum", "const", "not"})
+_NOT_AT_TOP: Final = frozenset({*_COMBINED, "$ref", "enum", "const", "not"})
 
 
 def object_schema(schema: Mapping[str, Any]) -> Schema:
@@ -23,12 +20,12 @@ def object_schema(schema: Mapping[str, Any]) -> Schema:
     Alternatives at the top become one object: it has the properties of all of them, and requires those that each of
     them requires. So it allows more than the original, which the server still checks.
     """
-    found = _flat(dict(schema), schema, DEEPEST)
-    properties = found.get("properties")
-    required = found.get("required")
-    kept = {name: value for name, value in found.items() if name not in _NOT_AT_TOP and name != "required"}
-    kept |= {"type": "object", "properties": properties if isinstance(properties, dict) else {}}
-    return {**kept, "required": required} if isinstance(required, list) and required else kept
+    whole = well_formed(schema, schema)
+    found = _flat(whole, whole, DEEPEST)
+    kept = {name: value for name, value in found.items() if name not in _NOT_AT_TOP}
+    kept |= {"type": "object", "properties": found.get("properties", {})}
+    # Again, since what a reference refers to may have been at the top.
+    return well_formed(kept, kept)
 
 
 def resolved(schema: Schema, root: Mapping[str, Any]) -> Schema | None:
@@ -39,7 +36,7 @@ def resolved(schema: Schema, root: Mapping[str, Any]) -> Schema | None:
     seen: set[str] = set()
     while "$ref" in schema:
         reference = schema["$ref"]
-        target = _target(reference, root) if isinstance(reference, str) and reference not in seen else None
+        target = None if reference in seen else target_of(reference, root)
         if target is None:
             return None
         seen.add(reference)
@@ -49,7 +46,7 @@ def resolved(schema: Schema, root: Mapping[str, Any]) -> Schema | None:
 
 
 def as_schema(value: object) -> Schema:
-    """Return a subschema as an object: ``true`` allows everything, and so does what is no schema at all."""
+    """Return a subschema as an object: ``true`` allows everything, ``false`` nothing."""
     if isinstance(value, dict):
         return value
     return {"not": {}} if value is False else {}
@@ -103,21 +100,3 @@ def _any_of(branches: list[Schema]) -> Schema:
 
 def _entries(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _target(reference: str, root: Mapping[str, Any]) -> object | None:
-    """Return what a JSON pointer within the document (RFC 6901) refers to; ``None`` if there is nothing."""
-    if reference == "#":
-        return root
-    if not reference.startswith("#/"):
-        return None
-    found: object = root
-    for step in reference[2:].split("/"):
-        key = step.replace("%25", "%").replace("~1", "/").replace("~0", "~")
-        if isinstance(found, Mapping) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found if isinstance(found, dict | bool) else None

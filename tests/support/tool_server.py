@@ -55,7 +55,7 @@ class ToolServer(ScriptedServer):
             return super()._result(request)
         name, arguments = request.params["name"], request.params.get("arguments") or {}
         self.called.append((name, arguments))
-        answer = self.answers.get(name, lambda given: text_result(str(given)))
+        answer: Answer = self.answers.get(name) or (lambda given: text_result(str(given)))
         return self._reply(request, answer if isinstance(answer, Mapping) else answer(arguments))
 
     def _reply(self, request: Request, result: Mapping[str, Any]) -> dict[str, Any]:

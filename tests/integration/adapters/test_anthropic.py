@@ -20,7 +20,7 @@ anthropic = pytest.importorskip("anthropic", reason="the extra models is not ins
 from anthropic.types import MessageParam, ToolParam  # noqa: E402
 from pydantic import TypeAdapter  # noqa: E402
 
-PDF = "JVBERi0xLjQK"
+PDF = "JVBERi0xLjQK"  # an empty PDF file
 CALLS = [
     ("toolu_1", "weather__forecast", {"city": "Bern"}),
     ("toolu_2", "weather__radar", {}),
