@@ -9,7 +9,7 @@ from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.definitions import ToolDefinition
-from mcp_manager.adapters.frameworks import not_installed, usable_schema
+from mcp_manager.adapters.frameworks import not_installed
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.openai_strict import strict_parameters, without_nulls
 from mcp_manager.adapters.toolset import Toolset
@@ -62,7 +62,7 @@ def _tool_of(
     return FunctionTool(
         name=definition.name,
         description=definition.description,
-        params_json_schema=strict_form or copy.deepcopy(usable_schema(definition.parameters)),
+        params_json_schema=strict_form or copy.deepcopy(definition.parameters),
         on_invoke_tool=partial(_invoke, toolset, definition, is_strict),
         strict_json_schema=is_strict,
         needs_approval=needs_approval,
