@@ -44,6 +44,8 @@ class ToolSearch(Toolset):
         An argument is invalid.
     """
 
+    _existing = f"{_SEARCH} finds the tools that there are"
+
     def __init__(self, manager: ToolSource, **conditions: Unpack[Conditions]) -> None:
         super().__init__(manager, (_SEARCH_TOOL, _CALL_TOOL), **options_of(conditions))
         if "query" in conditions:

@@ -69,6 +69,9 @@ class Toolset:
         See :class:`ToolsetOptions`.
     """
 
+    # Where a model finds the tools that there are.
+    _existing = "call only tools that are offered"
+
     def __init__(
         self,
         manager: ToolSource,
@@ -213,7 +216,11 @@ class Toolset:
     ) -> CallToolResult:
         tool = tools.get(name)
         if tool is None:
-            raise ToolNotFoundError(name, nearest=_nearest(name, tools), missing=tuple(self._missing))
+            nearest = _nearest(name, tools)
+            error = ToolNotFoundError(name, nearest=nearest, missing=tuple(self._missing))
+            if nearest is None and not self._missing:
+                error.hint = self._existing
+            raise error
         decoded = decoded_arguments(arguments)
         return await self._link.calls.call_tool(
             tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout
