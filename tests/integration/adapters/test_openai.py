@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -38,6 +39,12 @@ CALLS = [
 ]
 
 
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks data against a type of the package; making it takes long."""
+    return TypeAdapter(kind)
+
+
 @pytest.fixture
 def server() -> Iterator[ToolServer]:
     with weather() as server:
@@ -53,8 +60,8 @@ async def manager(server: ToolServer) -> AsyncIterator[McpManager]:
 
 def check_chat(body: Any) -> None:
     """Refuse what OpenAI's Chat Completions refuse."""
-    TypeAdapter(list[ChatCompletionMessageParam]).validate_python(body["messages"])
-    for each in TypeAdapter(list[ChatCompletionToolParam]).validate_python(body["tools"]):
+    adapter(list[ChatCompletionMessageParam]).validate_python(body["messages"])
+    for each in adapter(list[ChatCompletionToolParam]).validate_python(body["tools"]):
         check_openai_parameters(each["function"]["parameters"], strict=bool(each["function"].get("strict")))
     expected: list[str] = []
     for message in body["messages"]:
@@ -164,8 +171,8 @@ async def test_the_calls_of_one_reply_run_at_the_same_time(manager: McpManager, 
 
 def check_responses(body: Any) -> None:
     """Refuse what OpenAI's Responses refuse."""
-    TypeAdapter(list[ResponseInputItemParam]).validate_python(body["input"])
-    for each in TypeAdapter(list[FunctionToolParam]).validate_python(body["tools"]):
+    adapter(list[ResponseInputItemParam]).validate_python(body["input"])
+    for each in adapter(list[FunctionToolParam]).validate_python(body["tools"]):
         check_openai_parameters(each["parameters"], strict=bool(each["strict"]))
     called = [each["call_id"] for each in body["input"] if each.get("type") == "function_call"]
     answered = [each["call_id"] for each in body["input"] if each.get("type") == "function_call_output"]
