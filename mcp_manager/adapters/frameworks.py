@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mcp_manager.adapters.answers import ToolAnswer
+from mcp_manager.adapters.well_formed import Schema, target_of
 from mcp_manager.verbs.fleet_tools import FleetTool
 
-__all__ = ["data_of", "metadata_of", "not_installed", "usable_schema"]
+__all__ = ["data_of", "expandable_schema", "metadata_of", "not_installed"]
+
+_DEFINITIONS: Final = frozenset({"$defs", "definitions"})
+# LangChain takes some 10 microseconds for each, at every request to a model.
+_MOST_VALUES: Final = 20_000
+_LONGEST_CHAIN: Final = 50
 
 
 def not_installed(module: str, distribution: str) -> ImportError:
@@ -54,45 +59,45 @@ def data_of(answer: ToolAnswer) -> dict[str, Any] | None:
     return found or None
 
 
-def usable_schema(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a tool's arguments without references that lead nowhere, at which frameworks fail.
+def expandable_schema(parameters: Schema) -> Schema:
+    """Return a schema for a framework that replaces references by what they refer to.
 
-    Such a reference is replaced by ``{}``, which allows anything. A schema without one is returned as it is.
+    A schema that would become huge by that, or has long chains of references, allows anything where it refers to
+    something else; any other one is returned as it is.
     """
-    return parameters if _all_resolve(parameters, parameters) else _resolved(parameters, parameters)
+    if _is_small_expanded(parameters):
+        return parameters
+    return {name: _without_references(value) for name, value in parameters.items() if name not in _DEFINITIONS}
 
 
-def _all_resolve(schema: Any, root: Mapping[str, Any]) -> bool:
+def _is_small_expanded(root: Schema) -> bool:
+    left = _MOST_VALUES
+    waiting: list[tuple[Any, frozenset[str]]] = [(root, frozenset())]
+    while waiting:
+        value, passed = waiting.pop()
+        left -= 1
+        if left < 0 or len(passed) > _LONGEST_CHAIN:
+            return False
+        if isinstance(value, list):
+            waiting.extend((each, passed) for each in value)
+        elif isinstance(value, dict):
+            reference = value.get("$ref")
+            # A schema within itself is not expanded again.
+            if isinstance(reference, str) and reference not in passed:
+                waiting.append((target_of(reference, root), passed | {reference}))
+            waiting.extend(
+                (each, passed) for name, each in value.items() if value is not root or name not in _DEFINITIONS
+            )
+    return True
+
+
+def _without_references(schema: Any) -> Any:
     if isinstance(schema, list):
-        return all(_all_resolve(each, root) for each in schema)
-    if not isinstance(schema, dict):
-        return True
-    if not _resolves(schema.get("$ref"), root):
-        return False
-    return all(_all_resolve(each, root) for each in schema.values())
-
-
-def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
-    if isinstance(schema, list):
-        return [_resolved(each, root) for each in schema]
+        return [_without_references(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    return {name: _resolved(value, root) for name, value in schema.items() if name != "$ref" or _resolves(value, root)}
-
-
-def _resolves(reference: object, root: Mapping[str, Any]) -> bool:
-    """Whether a reference leads to a schema in the same document; what is no text is no reference."""
-    if not isinstance(reference, str):
-        return True
-    if reference != "#" and not reference.startswith("#/"):
-        return False
-    place: Any = root
-    for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, dict) and name in place:
-            place = place[name]
-        elif isinstance(place, list) and name.isdecimal() and int(name) < len(place):
-            place = place[int(name)]
-        else:
-            return False
-    return isinstance(place, dict | bool)
+    return {
+        name: _without_references(value)
+        for name, value in schema.items()
+        if name != "$ref" or not isinstance(value, str)
+    }

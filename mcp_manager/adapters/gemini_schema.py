@@ -129,15 +129,17 @@ class _OpenApiWriter:
         found = {**kept, "type": kind}
         if found.get("format") not in _FORMATS.get(kind, set()):
             found.pop("format", None)
-        choices = [schema["const"]] if "const" in schema else found.pop("enum", None)
-        if choices is not None:
-            # Only strings may be enumerated.
-            choices = [each for each in choices if each is not None]
-            if kind == "string":
-                found["enum"] = [each for each in choices if isinstance(each, str)]
-            else:
-                said = f"One of: {', '.join(map(str, choices))}."
-                found["description"] = f"{found['description']} {said}" if "description" in found else said
+        choices = found.pop("enum", None) or []
+        if "const" in schema:
+            choices = [schema["const"]]
+        choices = [each for each in choices if each is not None]
+        # Only strings may be enumerated.
+        texts = [each for each in choices if isinstance(each, str)]
+        if kind == "string" and texts:
+            found["enum"] = texts
+        elif kind != "string" and choices:
+            said = f"One of: {', '.join(map(str, choices))}."
+            found["description"] = f"{found['description']} {said}" if found.get("description") else said
         if kind == "array":
             items = schema.get("items")
             found["items"] = self.written(as_schema(items), path)

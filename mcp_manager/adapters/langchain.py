@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
-from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed, usable_schema
+from mcp_manager.adapters.frameworks import data_of, expandable_schema, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.toolset import Toolset
 
@@ -34,7 +34,7 @@ class LangChainTool(BaseTool):
         return _told(await self._toolset.answer(self.name, arguments))
 
 
-def tools(toolset: Toolset, *, handle_tool_error: HandleToolError = True) -> list[LangChainTool]:
+def tools(toolset: Toolset, *, handle_tool_error: HandleToolError = True) -> list[BaseTool]:
     """Make LangChain tools of a toolset, for ``create_agent``, a ``ToolNode`` or ``bind_tools``.
 
     A tool returns text, or blocks of content if the result has pictures or sounds. Its artifact has the result's
@@ -59,7 +59,7 @@ def _tool_of(toolset: Toolset, number: int, handle_tool_error: HandleToolError) 
     tool = LangChainTool(
         name=definition.name,
         description=definition.description,
-        args_schema=usable_schema(definition.parameters),
+        args_schema=expandable_schema(definition.parameters),
         metadata=metadata_of(toolset.tools[number]),
         response_format="content_and_artifact",
         handle_tool_error=handle_tool_error,

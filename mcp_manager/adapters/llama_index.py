@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.definitions import ToolDefinition
-from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed, usable_schema
+from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.toolset import Toolset
 from mcp_manager.results import ContentBlock
@@ -95,7 +95,7 @@ class LlamaIndexTool(AsyncBaseTool):
 
 
 def tools(toolset: Toolset) -> list[LlamaIndexTool]:
-    """Make LlamaIndex tools of a toolset, for ``FunctionAgent``, ``ReActAgent`` or ``predict_and_call``.
+    """Make LlamaIndex tools of a toolset, for ``FunctionAgent(tools=[*tools(toolset)], …)`` or ``predict_and_call``.
 
     A tool returns a ``ToolOutput`` with blocks of text, pictures and sounds. ``raw_output`` has the result's
     ``structured_content`` and ``_meta``, and is its text without either. A failed call returns one with ``is_error``,
@@ -114,7 +114,7 @@ def tools(toolset: Toolset) -> list[LlamaIndexTool]:
 
 
 def _metadata_of(definition: ToolDefinition, tool: FleetTool) -> LlamaIndexToolMetadata:
-    parameters = usable_schema(definition.parameters)
+    parameters = definition.parameters
     return LlamaIndexToolMetadata(
         name=definition.name,
         description=definition.description,

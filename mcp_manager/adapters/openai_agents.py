@@ -9,8 +9,9 @@ from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.definitions import ToolDefinition
-from mcp_manager.adapters.frameworks import not_installed, usable_schema
+from mcp_manager.adapters.frameworks import not_installed
 from mcp_manager.adapters.media import media_of
+from mcp_manager.adapters.openai_strict import strict_parameters, without_nulls
 from mcp_manager.adapters.toolset import Toolset
 from mcp_manager.results import ContentBlock
 from mcp_manager.verbs.fleet_tools import FleetTool
@@ -25,42 +26,56 @@ except ImportError as error:
 __all__ = ["tools"]
 
 
-def tools(toolset: Toolset, *, needs_approval: bool | Callable[[FleetTool], bool] = False) -> list[Tool]:
+def tools(
+    toolset: Toolset, *, strict: bool = False, needs_approval: bool | Callable[[FleetTool], bool] = False
+) -> list[Tool]:
     """Make tools for the OpenAI Agents SDK of a toolset, for ``Agent(…, tools=[…])``.
 
     A tool returns text, and pictures as such. A failed call tells the model what happened, and marks the span of the
-    call in the trace as failed. Cancelling a run cancels its calls. The schemas are those of the servers, not in strict
-    mode, which would make every optional argument required.
+    call in the trace as failed. Cancelling a run cancels its calls.
 
     Parameters
     ----------
     toolset
         The tools.
+    strict
+        Have OpenAI hold the model to the schemas. A tool whose schema has no strict form is offered without it.
     needs_approval
         Whether a run is interrupted until someone approves the call; or a function that tells it of each tool, for
         instance by its annotations.
     """
     return [
-        _tool_of(toolset, definition, needs_approval if isinstance(needs_approval, bool) else needs_approval(tool))
+        _tool_of(
+            toolset,
+            definition,
+            strict_parameters(definition.parameters) if strict else None,
+            needs_approval if isinstance(needs_approval, bool) else needs_approval(tool),
+        )
         for definition, tool in zip(toolset.definitions, toolset.tools, strict=True)
     ]
 
 
-def _tool_of(toolset: Toolset, definition: ToolDefinition, needs_approval: bool) -> FunctionTool:
+def _tool_of(
+    toolset: Toolset, definition: ToolDefinition, strict_form: dict[str, Any] | None, needs_approval: bool
+) -> FunctionTool:
+    is_strict = strict_form is not None
     return FunctionTool(
         name=definition.name,
         description=definition.description,
-        params_json_schema=copy.deepcopy(usable_schema(definition.parameters)),
-        on_invoke_tool=partial(_invoke, toolset, definition.name),
-        strict_json_schema=False,
+        params_json_schema=strict_form or copy.deepcopy(definition.parameters),
+        on_invoke_tool=partial(_invoke, toolset, definition, is_strict),
+        strict_json_schema=is_strict,
         needs_approval=needs_approval,
     )
 
 
-async def _invoke(toolset: Toolset, name: str, context: ToolContext[Any], arguments: str) -> Any:
-    answer = await toolset.answer(name, arguments)
+async def _invoke(
+    toolset: Toolset, definition: ToolDefinition, is_strict: bool, context: ToolContext[Any], arguments: str
+) -> Any:
+    given = without_nulls(arguments, definition) if is_strict else arguments
+    answer = await toolset.answer(definition.name, given)
     if answer.is_error:
-        _mark_span(context, name, answer)
+        _mark_span(context, definition.name, answer)
         return answer.text
     parts = list(map(_part_of, answer.content))
     return answer.text if all(isinstance(each, ToolOutputText) for each in parts) else parts

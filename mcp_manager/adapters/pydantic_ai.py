@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from mcp_manager.adapters import definitions
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
-from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed, usable_schema
+from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.toolset import Toolset
 from mcp_manager.errors import InvalidRequestError, ProtocolError
@@ -126,7 +126,7 @@ def _definition_of(definition: definitions.ToolDefinition, tool: FleetTool) -> T
     return ToolDefinition(
         name=definition.name,
         description=definition.description,
-        parameters_json_schema=usable_schema(definition.parameters),
+        parameters_json_schema=definition.parameters,
         metadata=metadata_of(tool),
         return_schema=return_schema,
         # include_return_schemas() warns of tools that have none otherwise.

@@ -19,6 +19,9 @@ __all__ = ["Conditions", "Selection", "chosen", "matching", "select_tools", "sel
 
 # A search among more takes milliseconds, so it runs in a thread.
 _FEW: Final = 2_000
+# Writing more definitions to count their tokens takes many milliseconds.
+_FEW_DEFINITIONS: Final = 100
+_ALL: Final = ["*"]
 
 
 class Conditions(ToolsetOptions, total=False):
@@ -105,8 +108,10 @@ async def matching(link: FleetLink, conditions: Conditions) -> tuple[ToolCatalog
         tagged = link.ids_with(tags)
         servers = tagged if servers is None else [each for each in servers if each in tagged]
     catalog = await link.calls.list_all_tools(servers)
-    names, exclude = _patterns(conditions, "names", ("*",)), _patterns(conditions, "exclude")
-    return catalog, [each for each in catalog.tools if _matches(each, names) and not _matches(each, exclude)]
+    names, exclude = _patterns(conditions, "names", _ALL), _patterns(conditions, "exclude")
+    # Patterns take microseconds for each tool, which adds up to much for nothing.
+    allowed = list(catalog.tools) if names == _ALL else [each for each in catalog.tools if _matches(each, names)]
+    return catalog, [each for each in allowed if not _matches(each, exclude)] if exclude else allowed
 
 
 async def chosen(
@@ -125,7 +130,8 @@ async def chosen(
     allowed = allowed[:limit]
     if max_tokens is None:
         return allowed
-    return within_budget(allowed, max_tokens, conditions.get("count_tokens", estimated_tokens))
+    fit = partial(within_budget, allowed, max_tokens, conditions.get("count_tokens", estimated_tokens))
+    return fit() if len(allowed) <= _FEW_DEFINITIONS else await asyncio.to_thread(fit)
 
 
 async def _select(link: FleetLink, selection: Selection) -> Toolset:

@@ -16,23 +16,24 @@ __all__ = ["CountTokens", "estimated_tokens", "within_budget"]
 CountTokens = Callable[[str], int]
 """Returns the number of tokens of a text."""
 
-_PIECES: Final = re.compile(r"[A-Za-z]+|[0-9]{1,3}|[^\x00-\x7f]|[^A-Za-z0-9\s]+|\n+")
-_LETTERS_PER_TOKEN: Final = 7
+_PIECES: Final = re.compile(r"[A-Za-z]+|[0-9]{1,3}|[^\x00-\x7f]|[!-/:-@\[-`{-~]+|\n+")
+_LETTERS_OF_A_WORD: Final = 8
+_LETTERS_PER_TOKEN: Final = 4
 _SIGNS_PER_TOKEN: Final = 3
 
 
 def estimated_tokens(text: str) -> int:
     """Estimate the number of tokens of a text, for models whose tokenizer is not at hand.
 
-    It counts pieces as the tokenizers of large models cut them: a word is a token for each seven letters or part of
-    them, three digits or punctuation marks in a row are one, and so is each character beyond ASCII. For definitions of
-    tools it is rarely too low, and seldom more than a third too high.
+    It counts pieces as the tokenizers of large models cut them: a word of up to eight letters is a token, as are four
+    more letters, three digits or punctuation marks in a row, and each character beyond ASCII. Against ``cl100k_base``,
+    it is between a tenth too low and half too high for definitions of tools, most often a fifth too high.
     """
     count = 0
     for piece in _PIECES.findall(text):
         first = piece[0]
         if first.isascii() and first.isalpha():
-            count += -(-len(piece) // _LETTERS_PER_TOKEN)
+            count += 1 + max(0, -(-(len(piece) - _LETTERS_OF_A_WORD) // _LETTERS_PER_TOKEN))
         elif first.isascii() and not first.isdigit() and first != "\n":
             count += -(-len(piece) // _SIGNS_PER_TOKEN)
         else:
@@ -45,6 +46,8 @@ def within_budget(tools: Iterable[FleetTool], max_tokens: int, count_tokens: Cou
     left = max_tokens
     found = []
     for tool in tools:
+        if left <= 0:
+            break
         size = count_tokens(msgspec.json.encode(definition_of(tool)).decode())
         if size <= left:
             left -= size

@@ -172,6 +172,8 @@ class Toolset:
             The manager does not run, or belongs to another event loop.
         CallError
             There was no answer; only with ``on_error="raise"``.
+        InvalidRequestError
+            ``timeout`` is invalid.
         """
         return await self._link.run(self._answer(name, arguments, timeout))
 
@@ -192,6 +194,8 @@ class Toolset:
         return self._link.run_blocking(work)
 
     async def _answer(self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None) -> ToolAnswer:
+        # A wrong timeout is a mistake of the program, and not of the model.
+        check_timeout(timeout)
         try:
             result = await self._call(name, arguments, timeout)
         except NotRunningError:

@@ -78,8 +78,9 @@ ODD_TOOLS: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class AgentFleet:
-    """The servers, and the tools of those that can be listed."""
+    """The servers, their manager, and the tools of those that can be listed."""
 
+    manager: McpManager | PyMcpManager
     weather: ToolServer
     odd: ToolServer
     toolset: Toolset
@@ -91,7 +92,7 @@ class AgentFleet:
 
 
 @contextlib.asynccontextmanager
-async def agent_fleet() -> AsyncIterator[tuple[McpManager, AgentFleet]]:
+async def agent_fleet() -> AsyncIterator[AgentFleet]:
     """Run the fleet on the loop of the test; the toolset has the tools ``weather__…`` and ``odd__…``."""
     with _servers() as (fine, odd):
         async with McpManager() as manager:
@@ -99,7 +100,7 @@ async def agent_fleet() -> AsyncIterator[tuple[McpManager, AgentFleet]]:
                 await manager.deploy(server_id, settings)
             toolset = await select_tools(manager)
             assert set(toolset.missing) == {"down"}
-            yield manager, AgentFleet(fine, odd, toolset)
+            yield AgentFleet(manager, fine, odd, toolset)
 
 
 @contextlib.contextmanager
@@ -108,17 +109,17 @@ def threaded_fleet() -> Iterator[AgentFleet]:
     with _servers() as (fine, odd), PyMcpManager() as manager:
         for server_id, settings in _deployments(fine, odd).items():
             manager.deploy_server(server_id, settings)
-        yield AgentFleet(fine, odd, select_tools_blocking(manager))
+        yield AgentFleet(manager, fine, odd, select_tools_blocking(manager))
 
 
 async def cancelled_during_call(fleet: AgentFleet, run: Coroutine[Any, Any, Any]) -> BaseException | None:
     """Cancel a run while its call is at the server, and return how it ended once the server has heard of it."""
-    running = asyncio.ensure_future(run)
+    running: asyncio.Future[Any] = asyncio.ensure_future(run)
     await fleet.weather.wait_for("tools/call")
     running.cancel()
-    (ended,) = await asyncio.gather(running, return_exceptions=True)
+    ending: object = (await asyncio.gather(running, return_exceptions=True))[0]
     await fleet.weather.wait_for("notifications/cancelled")
-    return ended if isinstance(ended, BaseException) else None
+    return ending if isinstance(ending, BaseException) else None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -29,6 +30,12 @@ CALLS = [
 ]
 
 
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks data against a type of the package; making it takes long."""
+    return TypeAdapter(kind)
+
+
 @pytest.fixture
 def server() -> Iterator[ToolServer]:
     with weather() as server:
@@ -44,8 +51,8 @@ async def manager(server: ToolServer) -> AsyncIterator[McpManager]:
 
 def check(body: Any) -> None:
     """Refuse what the Messages API refuses."""
-    TypeAdapter(list[MessageParam]).validate_python(body["messages"])
-    for tool in TypeAdapter(list[ToolParam]).validate_python(body["tools"]):
+    adapter(list[MessageParam]).validate_python(body["messages"])
+    for tool in adapter(list[ToolParam]).validate_python(body["tools"]):
         schema = tool["input_schema"]
         assert re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"])
         assert jsonschema_rs.meta.is_valid(schema) and schema["type"] == "object"
@@ -159,7 +166,7 @@ async def test_files_are_shown_where_the_api_takes_them_and_named_elsewhere(
     }
     toolset = await select_tools(manager)
     (answered,) = await anthropic_messages.answers(toolset, [SCRIPT[0]["content"][1]])
-    TypeAdapter(MessageParam).validate_python(answered)
+    adapter(MessageParam).validate_python(answered)
     (result,) = answered["content"]
     assert [each.get("text") or each["source"]["media_type"] for each in result["content"]] == [
         "application/pdf",

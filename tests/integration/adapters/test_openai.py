@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from support import faults
 from support.calls import CALM
 from support.model_api import ModelApi
 from support.schema_rules import check_openai_parameters
 from support.tool_server import PIXEL, ToolServer, weather
 
-from mcp_manager import McpManager, PyMcpManager
-from mcp_manager.adapters import openai_chat, openai_responses, select_tools, select_tools_blocking
+from mcp_manager import McpManager, OverloadedError, PyMcpManager
+from mcp_manager.adapters import (
+    anthropic_messages,
+    gemini,
+    openai_chat,
+    openai_responses,
+    select_tools,
+    select_tools_blocking,
+)
 
 openai = pytest.importorskip("openai", reason="the extra models is not installed")
 
@@ -28,6 +37,12 @@ CALLS = [
     ("call_3", "weather__fail", ""),
     ("call_4", "weather__snow", "{}"),
 ]
+
+
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks data against a type of the package; making it takes long."""
+    return TypeAdapter(kind)
 
 
 @pytest.fixture
@@ -45,8 +60,8 @@ async def manager(server: ToolServer) -> AsyncIterator[McpManager]:
 
 def check_chat(body: Any) -> None:
     """Refuse what OpenAI's Chat Completions refuse."""
-    TypeAdapter(list[ChatCompletionMessageParam]).validate_python(body["messages"])
-    for each in TypeAdapter(list[ChatCompletionToolParam]).validate_python(body["tools"]):
+    adapter(list[ChatCompletionMessageParam]).validate_python(body["messages"])
+    for each in adapter(list[ChatCompletionToolParam]).validate_python(body["tools"]):
         check_openai_parameters(each["function"]["parameters"], strict=bool(each["function"].get("strict")))
     expected: list[str] = []
     for message in body["messages"]:
@@ -156,8 +171,8 @@ async def test_the_calls_of_one_reply_run_at_the_same_time(manager: McpManager, 
 
 def check_responses(body: Any) -> None:
     """Refuse what OpenAI's Responses refuse."""
-    TypeAdapter(list[ResponseInputItemParam]).validate_python(body["input"])
-    for each in TypeAdapter(list[FunctionToolParam]).validate_python(body["tools"]):
+    adapter(list[ResponseInputItemParam]).validate_python(body["input"])
+    for each in adapter(list[FunctionToolParam]).validate_python(body["tools"]):
         check_openai_parameters(each["parameters"], strict=bool(each["strict"]))
     called = [each["call_id"] for each in body["input"] if each.get("type") == "function_call"]
     answered = [each["call_id"] for each in body["input"] if each.get("type") == "function_call_output"]
@@ -252,3 +267,33 @@ def test_the_rules_refuse_what_openai_refuses() -> None:
         check_openai_parameters(loose, strict=False)
         with pytest.raises(AssertionError):
             check_openai_parameters(loose, strict=True)
+
+
+async def test_an_error_is_raised_after_all_calls_have_ended(manager: McpManager, server: ToolServer) -> None:
+    toolset = await select_tools(manager, on_error="raise")
+    server.script("tools/call", faults.Status(429))
+    with pytest.raises(OverloadedError):
+        await openai_chat.answers(toolset, CHAT_SCRIPT[0])
+    assert len(server.requests_of("tools/call")) == 3
+    # The others were answered before: nothing is under way.
+    assert len(server.called) == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        {},
+        [],
+        "text",
+        {"choices": []},
+        {"choices": [{}]},
+        {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "x", "input": "y"}}]},
+        {"output": [{"type": "reasoning"}, "odd"]},
+    ],
+)
+async def test_a_reply_without_calls_has_no_answers(manager: McpManager, reply: Any) -> None:
+    toolset = await select_tools(manager, limit=0)
+    for module in (openai_chat, openai_responses, anthropic_messages, gemini):
+        assert await module.answers(toolset, reply) == []
+        assert module.definitions(toolset) == []

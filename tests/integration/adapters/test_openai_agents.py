@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
+from mcp_manager.testing import faults
 from support.agent_fleet import (
     ODD_ARGUMENTS,
     ODD_SCHEMA,
@@ -18,7 +19,7 @@ from support.agent_fleet import (
 )
 from support.tool_server import PIXEL
 
-from mcp_manager.testing import faults
+from mcp_manager.adapters import ToolSearch
 
 pytest.importorskip("agents", reason="openai-agents is not installed: pip install 'pymcp-manager[models]'")
 
@@ -109,7 +110,7 @@ def outputs_in(items: list[Any]) -> list[Any]:
 
 @pytest.fixture
 async def fleet() -> AsyncIterator[AgentFleet]:
-    async with agent_fleet() as (_, fleet):
+    async with agent_fleet() as fleet:
         yield fleet
 
 
@@ -134,6 +135,28 @@ async def test_a_model_is_offered_whole_schemas(fleet: AgentFleet) -> None:
     assert order.description == fleet.toolset["odd__order"].tool.description
     assert offered["odd__bare"].params_json_schema == {"type": "object", "properties": {}}
     assert offered["odd__broken"].params_json_schema["properties"] == {"x": {}, "y": {}}
+
+
+async def test_strict_schemas_keep_optional_arguments_optional(fleet: AgentFleet) -> None:
+    tools = openai_agents.tools(fleet.toolset, strict=True)
+    offered = {each.name: each for each in tools if isinstance(each, agents.FunctionTool)}
+    forecast = offered["weather__forecast"]
+    assert forecast.strict_json_schema and forecast.params_json_schema["required"] == ["city", "days"]
+    assert forecast.params_json_schema["properties"]["days"] == {"type": ["integer", "null"]}
+    # It has properties of any name, and so no strict form.
+    assert (offered["odd__order"].strict_json_schema, offered["odd__order"].params_json_schema) == (False, ODD_SCHEMA)
+    assert await told(tools, [("weather__forecast", {"city": "Bern", "days": None})]) == ["Bern: sun"]
+    assert fleet.weather.called == [("forecast", {"city": "Bern"})]
+
+
+async def test_a_search_takes_the_place_of_all_tools(fleet: AgentFleet) -> None:
+    search = ToolSearch(fleet.manager, servers=["weather"])
+    found, called = await told(
+        openai_agents.tools(search),
+        [("search_tools", {"query": "forecast of a city"})],
+        [("call_tool", {"name": "weather__forecast", "arguments": {"city": "Bern"}})],
+    )
+    assert "weather__forecast" in found and called == "Bern: sun"
 
 
 async def test_any_arguments_arrive(fleet: AgentFleet) -> None:

@@ -15,7 +15,7 @@ from support.agent_fleet import (
     cancelled_during_call,
     threaded_fleet,
 )
-from support.tool_server import PIXEL, TONE
+from support.tool_server import PIXEL, TONE, text_result
 
 from mcp_manager import InvalidRequestError, NotRunningError
 from mcp_manager.adapters import Toolset, select_tools
@@ -33,6 +33,7 @@ from mcp_manager.adapters.pydantic_ai import FleetToolset
 CHANGED = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 Wanted = list[tuple[str, dict[str, Any]]]
+FAILING: Wanted = [("weather__fail", {})]
 
 
 class Script:
@@ -68,7 +69,7 @@ def returns_in(messages: list[ModelMessage]) -> list[ToolReturnPart]:
 
 @pytest.fixture
 async def fleet() -> AsyncIterator[AgentFleet]:
-    async with agent_fleet() as (_, fleet):
+    async with agent_fleet() as fleet:
         yield fleet
 
 
@@ -77,6 +78,7 @@ async def test_an_agent_calls_tools_and_sees_text_and_pictures(fleet: AgentFleet
         FleetToolset(fleet.toolset), [("weather__forecast", {"city": "Bern"}), ("weather__radar", {})]
     )
     assert (text.content, text.outcome, text.metadata) == ("Bern: sun", "success", None)
+    assert isinstance(picture.content, list)
     words, image = picture.content
     assert words == "rain in the north"
     assert isinstance(image, BinaryContent) and (image.base64, image.media_type) == (PIXEL, "image/png")
@@ -115,6 +117,7 @@ async def test_sounds_are_heard_and_what_models_refuse_is_described(fleet: Agent
         ]
     }
     (answer,) = await told(FleetToolset(fleet.toolset), [("weather__radar", {})])
+    assert isinstance(answer.content, list)
     sound, note = answer.content
     assert isinstance(sound, BinaryContent) and (sound.base64, sound.media_type) == (TONE, "audio/wav")
     assert note == "[image image/png, 7 bytes]"
@@ -126,7 +129,7 @@ async def test_no_failure_ends_a_run_and_no_call_runs_twice(fleet: AgentFleet) -
     lost, *failed, after = await told(
         FleetToolset(fleet.toolset),
         [("weather__forecast", {"city": "Bern"})],
-        *[[("weather__fail", {})]] * 3,
+        *[FAILING] * 3,
         [("weather__forecast", {"city": "Ulm"})],
     )
     assert lost.outcome == "failed" and "may have been executed" in str(lost.content)
@@ -151,7 +154,7 @@ async def test_an_agent_survives_a_lost_session_and_a_server_that_dies(fleet: Ag
 async def test_a_model_may_be_told_to_try_again_unless_the_call_may_have_run(fleet: AgentFleet) -> None:
     toolset: FleetToolset[None] = FleetToolset(fleet.toolset, on_tool_error="retry")
     with pytest.raises(UnexpectedModelBehavior, match="weather__fail"):
-        await told(toolset, *[[("weather__fail", {})]] * 5)
+        await told(toolset, *[FAILING] * 5)
     assert len(fleet.weather.called) == 2
     fleet.weather.script("tools/call", faults.Reset())
     (lost,) = await told(toolset, [("weather__forecast", {"city": "Bern"})])
@@ -160,22 +163,20 @@ async def test_a_model_may_be_told_to_try_again_unless_the_call_may_have_run(fle
         FleetToolset(fleet.toolset, on_tool_error="raise")  # type: ignore[arg-type]
 
 
-async def test_tools_may_come_during_a_run() -> None:
-    async with agent_fleet() as (manager, fleet):
+async def test_tools_may_come_during_a_run(fleet: AgentFleet) -> None:
+    async def current() -> Toolset:
+        return await select_tools(fleet.manager, servers=["odd"])
 
-        async def current() -> Toolset:
-            return await select_tools(manager, servers=["odd"])
+    def grow(_: dict[str, Any]) -> dict[str, Any]:
+        fleet.odd.tools.append({"name": "new", "inputSchema": {"type": "object"}})
+        return text_result("grown")
 
-        def grow(_: dict[str, Any]) -> dict[str, Any]:
-            fleet.odd.tools.append({"name": "new", "inputSchema": {"type": "object"}})
-            return {"content": [{"type": "text", "text": "grown"}]}
-
-        fleet.odd.answers["single"] = grow
-        fleet.odd.script("tools/call", faults.SseEvents(before=(CHANGED,)))
-        script = Script([("odd__single", {"text": "x"})], [("odd__new", {})])
-        result = await script.agent(FleetToolset(current)).run("go")
-        assert [each.content for each in returns_in(result.all_messages())] == ["grown", "{}"]
-        assert ["odd__new" in each for each in script.offered] == [False, True, True]
+    fleet.odd.answers["single"] = grow
+    fleet.odd.script("tools/call", faults.SseEvents(before=(CHANGED,)))
+    script = Script([("odd__single", {"text": "x"})], [("odd__new", {})])
+    result = await script.agent(FleetToolset(current)).run("go")
+    assert [each.content for each in returns_in(result.all_messages())] == ["grown", "{}"]
+    assert ["odd__new" in each for each in script.offered] == [False, True, True]
 
 
 async def test_calls_of_one_response_run_at_once(fleet: AgentFleet) -> None:

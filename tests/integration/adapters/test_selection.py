@@ -115,10 +115,11 @@ async def test_wrong_conditions_are_refused(manager: McpManager) -> None:
 
 
 def test_the_estimate_of_tokens_is_a_count_of_pieces() -> None:
-    assert estimated_tokens("") == 0
-    assert estimated_tokens("weather forecast") == 3
+    assert estimated_tokens("") == 0 and estimated_tokens("a" * 9) == 2
+    assert estimated_tokens("weather forecast") == 2
     assert estimated_tokens('{"a":1}') == 5
     assert estimated_tokens("天気予報") == 4
+    assert estimated_tokens('{"text":"天気予報"}') == 8
 
 
 async def test_a_model_searches_a_thousand_tools_and_calls_one() -> None:

@@ -110,12 +110,16 @@ async def test_a_timeout_of_the_set_holds_for_each_call(manager: McpManager, ser
     assert late.is_error and late.text.startswith("The tool did not answer in time. The call may have been executed")
 
 
-async def test_long_text_is_cut_and_the_model_told(manager: McpManager, server: ToolServer) -> None:
+async def test_long_text_is_cut_and_wrong_options_are_refused(manager: McpManager, server: ToolServer) -> None:
     server.answers["forecast"] = {"content": [{"type": "text", "text": "a" * 60}, {"type": "text", "text": "b" * 60}]}
     toolset = await select_tools(manager, max_text=100)
     answer = await toolset.answer("weather__forecast", {"city": "Bern"})
     assert answer.text == "a" * 60 + "\n" + "b" * 40 + "\n[cut: 100 of 120 characters are shown]"
     assert answer.result is not None and len(answer.result.text) == 121
+    with pytest.raises(InvalidRequestError, match="timeout"):
+        await toolset.answer("weather__forecast", {"city": "Bern"}, timeout=-1)
+    with pytest.raises(InvalidRequestError, match="on_error"):
+        await select_tools(manager, on_error="ignore")  # type: ignore[arg-type]
     for wrong in (0, -1, True, "10"):
         with pytest.raises(InvalidRequestError, match="max_text"):
             await select_tools(manager, max_text=wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What the adapters for agent frameworks share: schemas without dead ends, media that models accept, missing packages."""
+"""What the adapters for agent frameworks share: schemas that stay small, media that models accept, missing packages."""
 
 from __future__ import annotations
 
@@ -9,40 +9,57 @@ from typing import Any
 import pytest
 from support.tool_server import PIXEL
 
-from mcp_manager.adapters.frameworks import usable_schema
+from mcp_manager.adapters.frameworks import expandable_schema
 from mcp_manager.adapters.media import media_of
 from mcp_manager.results import AudioContent, EmbeddedResource, ImageContent, ResourceContents, TextContent
+
+
+def doubling(levels: int) -> dict[str, Any]:
+    """Return a schema that becomes twice as large with each level once its references are replaced."""
+    names = [f"#/$defs/level{number}" for number in range(levels)]
+    defs: dict[str, Any] = {
+        f"level{number}": {"type": "object", "properties": {"a": {"$ref": after}, "b": {"$ref": after}}}
+        for number, after in enumerate(names[1:])
+    }
+    defs[f"level{levels - 1}"] = {"type": "string"}
+    return {"type": "object", "properties": {"x": {"$ref": names[0]}, "y": {"type": "integer"}}, "$defs": defs}
+
+
+def everything_in_everything(count: int) -> dict[str, Any]:
+    """Return a schema whose definitions all refer to each other."""
+    names = [f"d{number}" for number in range(count)]
+    defs = {each: {"properties": {name: {"$ref": f"#/$defs/{name}"} for name in names}} for each in names}
+    return {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}, "y": {"type": "integer"}}, "$defs": defs}
+
+
+def chain(length: int) -> dict[str, Any]:
+    """Return a schema with definitions of which each refers to the next."""
+    defs: dict[str, Any] = {f"d{number}": {"items": {"$ref": f"#/$defs/d{number + 1}"}} for number in range(length)}
+    defs[f"d{length}"] = {}
+    return {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}, "y": {"type": "integer"}}, "$defs": defs}
 
 
 @pytest.mark.parametrize(
     "schema",
     [
         {},
-        {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"$ref": "#/$defs/x"}}},
-        {"properties": {"a": {"$ref": "#"}, "b": {"$ref": "#/definitions/x~1y~0z"}}, "definitions": {"x/y~z": True}},
-        {"properties": {"a": {"$ref": "#/anyOf/1"}}, "anyOf": [True, {"type": "object"}]},
-        # No reference, but a property and an example that are called like one.
-        {"properties": {"$ref": {"type": "string"}}},
+        {"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"items": {"$ref": "#/$defs/x"}}}},
+        {"properties": {"a": {"$ref": "#"}, "$ref": {"type": "string"}}},
+        doubling(8),
+        everything_in_everything(4),
+        chain(40),
     ],
+    ids=["empty", "recursive", "itself", "doubling", "circles", "chain"],
 )
-def test_a_schema_whose_references_resolve_stays_as_it_is(schema: dict[str, Any]) -> None:
-    assert usable_schema(schema) is schema
+def test_a_schema_that_stays_small_without_references_is_kept(schema: dict[str, Any]) -> None:
+    assert expandable_schema(schema) is schema
 
 
 @pytest.mark.parametrize(
-    "reference", ["#/$defs/y", "#anchor", "#/anyOf/2", "#/anyOf/x", "#/type", "https://host/x", ""]
+    "schema", [doubling(40), everything_in_everything(12), chain(1000)], ids=["doubling", "circles", "chain"]
 )
-def test_a_reference_that_leads_nowhere_allows_anything(reference: str) -> None:
-    schema = {
-        "type": "object",
-        "anyOf": [{}, {}],
-        "properties": {"a": {"$ref": reference, "description": "d"}, "b": {"items": [{"$ref": reference}]}},
-        "$defs": {"x": {}},
-    }
-    assert usable_schema(schema) == {
-        **schema,
-        "properties": {"a": {"description": "d"}, "b": {"items": [{}]}},
-    }
+def test_a_schema_that_would_become_huge_loses_its_references(schema: dict[str, Any]) -> None:
+    assert expandable_schema(schema) == {"type": "object", "properties": {"x": {}, "y": {"type": "integer"}}}
 
 
 @pytest.mark.parametrize(

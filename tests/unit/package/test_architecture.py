@@ -239,6 +239,7 @@ def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
 @pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
 def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
     parts = {
+        "mcp_manager.adapters",
         "mcp_manager.cli",
         "mcp_manager.observe.metrics",
         "mcp_manager.auth.oauth",
