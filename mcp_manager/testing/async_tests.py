@@ -111,6 +111,9 @@ _FUNCTIONS: Final[dict[str, Any]] = {"mcp_fleet": _mcp_fleet, "task_watch": _tas
 def _on_asyncio() -> ModuleType:
     import pytest_asyncio  # noqa: PLC0415 - if it is installed
 
+    if not hasattr(pytest_asyncio.plugin, "pytest_fixture_setup"):
+        # Older ones look for async fixtures when they collect tests, and never again.
+        pytest.fail("the fixtures of mcp_manager.testing need pytest-asyncio 1.1 or newer", pytrace=False)
     holder = ModuleType("mcp_manager_fixtures_on_asyncio")
     for scope in _SCOPES:
         for name, function in _FUNCTIONS.items():
