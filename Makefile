@@ -23,7 +23,7 @@ lint: | .venv ## check style and formatting
 # The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
-	.venv/bin/mypy --strict -p mcp_manager
+	.venv/bin/mypy --strict -p mcp_manager -m _mcp_manager_pytestplugin
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests:examples/observability/grafana .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
 	PYTHONPATH=tests .venv/bin/python -m support.documents build/documented

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from support.leaks import KINDS, Snapshot
 from support.published_install import install
 from support.published_servers import DIRECTORY_VARIABLE, published_servers
 
-import _mcp_manager_pytestplugin
 from mcp_manager.testing.leaks import LoopErrors
 
 try:
@@ -59,9 +59,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.pluginmanager.is_registered(_mcp_manager_pytestplugin):
-        # The package is not installed, or was before it had a plugin.
-        config.pluginmanager.register(_mcp_manager_pytestplugin, "mcp_manager")
+    # If the package is not installed, or was before it had a plugin.
+    plugin = import_module("_mcp_manager_pytestplugin")
+    if not config.pluginmanager.is_registered(plugin):
+        config.pluginmanager.register(plugin, "mcp_manager")
     if config.getoption("all_servers") and not hasattr(config, "workerinput"):
         directory = Path(os.environ.setdefault(DIRECTORY_VARIABLE, str(config.rootpath / "build" / "servers")))
         install(directory, list(published_servers()))

@@ -6,13 +6,15 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from types import FunctionType, ModuleType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
-from mcp_manager.config import ManagerConfig
-from mcp_manager.manager import McpManager
 from mcp_manager.testing.leaks import LeakCheck
+
+if TYPE_CHECKING:
+    from mcp_manager.config import ManagerConfig
+    from mcp_manager.manager import McpManager
 
 __all__ = ["loop_fixture", "shares_loop"]
 
@@ -25,6 +27,8 @@ _Framework = Literal["asyncio", "anyio"]
 
 
 async def _mcp_fleet(mcp_fleet_config: ManagerConfig | None) -> AsyncIterator[McpManager]:
+    from mcp_manager.manager import McpManager  # noqa: PLC0415 - for this fixture alone
+
     async with McpManager(mcp_fleet_config) as manager:
         yield manager
 
@@ -111,6 +115,9 @@ _FUNCTIONS: Final[dict[str, Any]] = {"mcp_fleet": _mcp_fleet, "task_watch": _tas
 def _on_asyncio() -> ModuleType:
     import pytest_asyncio  # noqa: PLC0415 - if it is installed
 
+    if not hasattr(pytest_asyncio.plugin, "pytest_fixture_setup"):
+        # Older ones look for async fixtures when they collect tests, and never again.
+        pytest.fail("the fixtures of mcp_manager.testing need pytest-asyncio 1.1 or newer", pytrace=False)
     holder = ModuleType("mcp_manager_fixtures_on_asyncio")
     for scope in _SCOPES:
         for name, function in _FUNCTIONS.items():

@@ -18,7 +18,15 @@ from tests.mutation.operators import Mutant
 __all__ = ["ROOT", "Checkout"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_COPIED: Final = ("mcp_manager", "benchmarks", "tests", "setup.py", "pyproject.toml", "README.md")
+_COPIED: Final = (
+    "mcp_manager",
+    "_mcp_manager_pytestplugin.py",
+    "benchmarks",
+    "tests",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+)
 _FIRST_LIMIT_S: Final = 900.0
 _LEAST_LIMIT_S: Final = 60.0
 _TIMES_AS_LONG: Final = 4.0

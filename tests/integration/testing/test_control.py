@@ -17,6 +17,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from mcp_manager import testing
+from mcp_manager.cli.manual import topics
 from mcp_manager.testing import AnyFault, Faults, FaultyServer, FaultyServerFactory, Tool
 from mcp_manager.testing.faults.wire import FaultOrder, decode_order
 
@@ -117,6 +119,16 @@ def test_each_constructor_has_the_name_of_its_fault() -> None:
     assert len(names) == 17
     for name in names:
         assert msgspec.to_builtins(getattr(Faults, name)(*given.get(name, ())))["fault"] == name
+
+
+def test_the_manual_has_every_fault_and_every_name() -> None:
+    text = topics()["testing"].text
+    rows = [cell for line in text.splitlines() if line.startswith("| `") for cell in line.split("|")[1:2]]
+    shown = {name for cell in rows for name in re.findall(r"`(\w+)\(", cell)}
+    faults = {name for name in vars(Faults) if not name.startswith("_")}
+    assert faults <= shown
+    assert [name for name in testing.__all__ if f"`{name}" not in text and f" {name}" not in text] == []
+    assert sorted(testing.__all__, key=lambda name: (name[0].islower(), name)) == testing.__all__
 
 
 # The command line
