@@ -53,7 +53,7 @@ class PyForCaller(Unique, ForCallerMirror):
 
     def __init__(self, runner: ManagerRunner, caller: Caller) -> None:
         self._runner = runner
-        self.caller = check_caller(caller)
+        self.caller: Caller = check_caller(caller)
 
     def __repr__(self) -> str:
         return f"<PyForCaller {self.caller!r}>"

@@ -122,7 +122,7 @@ class StdioTransport:
         self._pending: dict[int, _Waiting] = {}
         # The deadlines of given-up requests.
         self._forgotten: dict[int, int] = {}
-        self.messages = 0
+        self.messages: int = 0
         self._lines = OutputLines(config.max_response_bytes)
         self._budget: ReadBudget | None = None
         self._is_paused = False
