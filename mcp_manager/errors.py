@@ -276,7 +276,7 @@ class UrlElicitationRequiredError(RpcError):
         elicitations: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(code, message, data, server_id=server_id)
-        self.elicitations = tuple(elicitations)
+        self.elicitations: tuple[Mapping[str, Any], ...] = tuple(elicitations)
 
 
 class ToolError(McpManagerError, RuntimeError):

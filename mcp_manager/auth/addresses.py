@@ -58,7 +58,7 @@ class AddressRule:
 
     def __init__(self, least: Reach) -> None:
         self._least = least
-        self.refused = ""
+        self.refused: str = ""
 
     def check(self, address: str) -> None:
         """Raise :class:`OSError` unless a connection to an address may be opened."""

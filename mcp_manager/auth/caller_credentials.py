@@ -28,9 +28,9 @@ class CallerCredentials:
     """
 
     def __init__(self, server_id: str, caller: Caller, own: Authorizations | None) -> None:
-        self.caller = caller
-        self.headers = fixed_headers(caller)
-        self.generation = 1
+        self.caller: Caller = caller
+        self.headers: dict[str, str] = fixed_headers(caller)
+        self.generation: int = 1
         self._listeners: list[Callable[[], None]] = []
         self._provided: ChangingCredentials | None = None
         self._beneath: Authorizations | None = own if caller.auth is None else None

@@ -49,7 +49,7 @@ class ChangingCredentials:
         self._hold_offs = 0
         self._not_before = 0.0
         self._closed = False
-        self.generation = 0
+        self.generation: int = 0
 
     @property
     def is_pending(self) -> bool:

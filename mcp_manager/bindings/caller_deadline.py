@@ -34,7 +34,7 @@ class CallerDeadline:
     def __init__(self, timeout_s: float, server_id: str | None) -> None:
         self._timeout_ns = int(timeout_s * 1e9)
         self._ends_ns = time.monotonic_ns() + self._timeout_ns
-        self.patience_ends_ns = self._ends_ns + _GRACE_NS
+        self.patience_ends_ns: int = self._ends_ns + _GRACE_NS
         self._server_id = server_id
 
     def left_s(self) -> float:

@@ -23,8 +23,8 @@ class LoopThread:
     """
 
     def __init__(self, name: str) -> None:
-        self.loop = _new_loop()
-        self.calls = CallQueue(self.loop)
+        self.loop: asyncio.AbstractEventLoop = _new_loop()
+        self.calls: CallQueue = CallQueue(self.loop)
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._finishing: concurrent.futures.Future[None] | None = None

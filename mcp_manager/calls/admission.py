@@ -95,7 +95,7 @@ class WaitingRoom:
         self._config = config
         self._clock = clock
         self._latency_s = latency_s
-        self.waits = QueueWaits()
+        self.waits: QueueWaits = QueueWaits()
         self._lines: dict[Server, _Line] = {}
         # A heap of the queues whose first call is to try again, by that call's ticket.
         self._due: list[tuple[int, _Line]] = []

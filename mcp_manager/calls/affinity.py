@@ -93,11 +93,11 @@ class Pin:
     def __init__(self, hash_of_key: int, instance: Instance, is_hard: bool, is_callers: bool = False) -> None:
         # Weak: the table must not keep a removed instance alive.
         self._instance = weakref.ref(instance)
-        self.hash = hash_of_key
-        self.is_hard = is_hard
-        self.is_callers = is_callers
+        self.hash: int = hash_of_key
+        self.is_hard: bool = is_hard
+        self.is_callers: bool = is_callers
         self.generation: int | None = None
-        self.is_used = False
+        self.is_used: bool = False
 
     @property
     def is_binding(self) -> bool:

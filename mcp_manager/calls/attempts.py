@@ -18,6 +18,7 @@ from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
+from mcp_manager.calls.queue_waits import QueueWaits
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     AuthError,
@@ -94,11 +95,11 @@ class Attempts:
         self._log = log
         self._affinity = affinity
         self._config = config
-        self.errors = CallErrors()
-        self.latencies = Latencies(router, clock)
+        self.errors: CallErrors = CallErrors()
+        self.latencies: Latencies = Latencies(router, clock)
         self._callers: dict[str, CallerSessions] = {}
         self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
-        self.waits = self._room.waits
+        self.waits: QueueWaits = self._room.waits
 
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances.

@@ -123,7 +123,7 @@ class CallLog:
         self._clock = clock
         self._wall_clock = wall_clock
         # The compiled call path writes to it.
-        self.ring = CallRing(capacity) if capacity else None
+        self.ring: CallRing | None = CallRing(capacity) if capacity else None
         # When they ended, the records, and when they began.
         self._unusual: deque[tuple[int, FlightRecord, int]] = deque(maxlen=capacity)
         # The dumps of the last minute: their time, and the server.

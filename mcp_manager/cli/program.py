@@ -29,7 +29,9 @@ MISUSED: Final = 2
 
 _INTERRUPTED: Final = 130
 _HANGUP: Final = getattr(signal, "SIGHUP", None)
-_ENDINGS: Final = tuple(number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None)
+_ENDINGS: Final = tuple(
+    _number for name in ("SIGTERM", "SIGHUP") if (_number := getattr(signal, name, None)) is not None
+)
 
 
 class Work:

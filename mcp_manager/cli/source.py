@@ -12,7 +12,7 @@ from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, naming, parse_server_config, redact_url
 from mcp_manager.config.load import FleetFile, load_fleet_file
-from mcp_manager.errors import AuthError, InvalidRequestError, McpManagerError, ServerNotFoundError
+from mcp_manager.errors import AuthError, ConfigProblem, InvalidRequestError, McpManagerError, ServerNotFoundError
 
 __all__ = ["Fleet", "eager", "file_of", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
 
@@ -39,8 +39,10 @@ class Fleet:
     """
 
     def __init__(self, file: FleetFile, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
-        self.config, self.switched_off = file.config, file.switched_off
-        self.problems, self.left_out = file.problems, file.left_out
+        self.config: ManagerConfig = file.config
+        self.switched_off: tuple[str, ...] = file.switched_off
+        self.problems: tuple[ConfigProblem, ...] = file.problems
+        self.left_out: tuple[str, ...] = file.left_out
         self.place = place
         self.lone = lone
         self.words = words

@@ -70,7 +70,7 @@ class Traffic:
         self._observe = observe
         self._numbers = itertools.count(1)
         self._tallies = self._fresh()
-        self.wrong_replies = 0
+        self.wrong_replies: int = 0
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Return a context within which the callers run."""

@@ -39,7 +39,7 @@ from mcp_manager.errors import ConfigError, ConfigProblem
 
 __all__ = ["FleetFile", "load_fleet_file", "load_fleet_mapping", "load_manager_config"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _PROGRAM_PATHS: Final = ("command", "cwd")
 _MOST_COMPARED: Final = 100

@@ -33,7 +33,7 @@ from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)

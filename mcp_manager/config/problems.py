@@ -48,7 +48,7 @@ class FileProblems:
         self.path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
         self._found: list[_Located] = []
         self._is_lenient = is_lenient
-        self.left_out = 0
+        self.left_out: int = 0
         self.document: Document | None = None
 
     def __bool__(self) -> bool:

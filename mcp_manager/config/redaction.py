@@ -89,7 +89,7 @@ class Secrets:
         self._configured: tuple[str, ...] | None = None
         # By the header that carries them, so that cookies that change with every reply displace no token.
         self._obtained: dict[str, dict[str, None]] = {}
-        self.are_sent = config.auth.request_header() is not None
+        self.are_sent: bool = config.auth.request_header() is not None
         self._texts: tuple[str, ...] | None = None
         # The texts as JSON writes them, computed on first use.
         self._written: tuple[bytes, ...] | None = None

@@ -122,14 +122,14 @@ class ServerOutput:
     __slots__ = ("_bytes", "_kept", "_listeners", "_lock", "_writers", "log", "server_id")
 
     def __init__(self, server_id: str) -> None:
-        self.server_id = server_id
+        self.server_id: str = server_id
         self._kept: deque[_Raw] = deque()
         self._bytes = 0
         self._listeners: Listeners[StderrLine] = Listeners()
         # Lines are added on the manager's loop, and asked for on any thread.
         self._lock = threading.Lock()
         self._writers: tuple[OutputWriter, ...] = ()
-        self.log = _OutputLog(server_id)
+        self.log: _OutputLog = _OutputLog(server_id)
 
     @property
     def is_followed(self) -> bool:
@@ -195,10 +195,10 @@ class OutputWriter:
     def __init__(self, output: ServerOutput, instance: int, secrets: Secrets) -> None:
         self._output = output
         self._secrets = secrets
-        self.instance = instance
-        self.pid = 0
+        self.instance: int = instance
+        self.pid: int = 0
         # The unfinished last line.
-        self.partial = bytearray()
+        self.partial: bytearray = bytearray()
 
     @property
     def server_id(self) -> str:

@@ -35,7 +35,7 @@ class EventFeed:
         self._lines = LineLimit(_write, _summarize)
         self._is_quiet = False
         # What programs write to their standard error.
-        self.outputs = ChildOutputs()
+        self.outputs: ChildOutputs = ChildOutputs()
 
     def is_heard(self, level: int) -> bool:
         """Tell whether anybody takes an event whose line has this level; else it need not be made."""

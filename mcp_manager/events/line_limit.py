@@ -46,10 +46,10 @@ class Held:
     __slots__ = ("count", "due", "event", "level")
 
     def __init__(self, event: Event, level: int, due: float) -> None:
-        self.event = event
-        self.level = level
-        self.due = due
-        self.count = 1
+        self.event: Event = event
+        self.level: int = level
+        self.due: float = due
+        self.count: int = 1
 
 
 class _Window:

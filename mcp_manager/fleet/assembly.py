@@ -35,7 +35,7 @@ from mcp_manager.transports.stdio.transport import StdioTransport
 
 __all__ = ["Assembly", "client_identity"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # Starting a program keeps a core busy for a second or more. On idle cores a few starts at a time would do; on busy
 # cores a few get only a small share of the time. Of 25 programs on two busy cores, 8 at a time took 1.3 times as long
@@ -88,7 +88,7 @@ class Assembly:
         starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
         # A program that only waits needs no core, so its slot is lent to another one.
         self._start_slots = ConnectSlots(starts, most_waiting=_MOST_WAITING_PROGRAMS, look_s=_LOOK_AT_PROGRAMS_S)
-        self.http = HttpPool(
+        self.http: HttpPool = HttpPool(
             max_connections=default_limit() if config.max_connections is None else config.max_connections,
             max_connections_per_origin=config.max_connections_per_origin,
             timer=self._timer,

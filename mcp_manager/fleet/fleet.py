@@ -23,6 +23,7 @@ from mcp_manager.errors import (
     ServerExistsError,
     ServerNotFoundError,
 )
+from mcp_manager.events.feed import EventFeed
 from mcp_manager.events.records import ServerDeployed, ServerScaled, ServerUndeployed
 from mcp_manager.fleet.assembly import Assembly
 from mcp_manager.fleet.capacity import check_instances
@@ -93,7 +94,7 @@ class Fleet:
         clock: Callable[[], int],
     ) -> None:
         self._assembly = assembly
-        self.events = assembly.events
+        self.events: EventFeed = assembly.events
         self._router = router
         self._monitor = monitor
         self._observer = FleetObserver(monitor)
@@ -101,11 +102,13 @@ class Fleet:
         self._on_ended = on_ended
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
-        self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
+        self.index: FleetIndex = FleetIndex(
+            lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers)
+        )
         # Supervisors that are ending: no longer among the servers, but their instances may still exist.
         self._passing: set[Supervisor] = set()
         self._readiness = Readiness(self.servers, monitor, self._observer)
-        self.is_ended = False
+        self.is_ended: bool = False
 
     def supervisor_of(self, server_id: str) -> Supervisor:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError` if it is not deployed."""

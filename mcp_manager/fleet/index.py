@@ -233,7 +233,7 @@ class FleetIndex:
         self._permitting: dict[tuple[Group, str], tuple[int, Group]] = {}
         # How many servers have rules for tools.
         self._with_rules = 0
-        self.version = 0
+        self.version: int = 0
 
     def put(self, server_id: str, traits: Traits) -> None:
         """Add a server that was deployed, or update one whose configuration was replaced."""

@@ -17,7 +17,7 @@ class FleetObserver:
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self._monitor = monitor
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
 
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
         self._monitor.instance_added(supervisor, instance)

@@ -103,27 +103,27 @@ class Watch:
     )
 
     def __init__(self, supervisor: Supervisor, instance: Instance) -> None:
-        self.supervisor = supervisor
-        self.instance = instance
+        self.supervisor: Supervisor = supervisor
+        self.instance: Instance = instance
         self.turn: Turn[Any] | None = None
-        self.circuit = CircuitState.CLOSED, 1
-        self.failures = 0
-        self.successes = 0
-        self.looked_ns = 0
-        self.proven = False
-        self.recovering = False
-        self.removed = False
-        self.limit_s = instance.template.config.health.timeout_s
-        self.silence = Silence()
-        self.is_doubted = False
+        self.circuit: tuple[CircuitState, int] = (CircuitState.CLOSED, 1)
+        self.failures: int = 0
+        self.successes: int = 0
+        self.looked_ns: int = 0
+        self.proven: bool = False
+        self.recovering: bool = False
+        self.removed: bool = False
+        self.limit_s: float = instance.template.config.health.timeout_s
+        self.silence: Silence = Silence()
+        self.is_doubted: bool = False
         # When the last failed probe was sent, and whether the last probe took too long.
         self._failed_ns = 0
         self._ran_out = False
         # Whether it was busy with a call when a probe timed out.
         self._was_busy = False
         # Whether its probes are spread out from those of instances that were deployed at the same time.
-        self.is_spread = False
-        self.is_awaited = False
+        self.is_spread: bool = False
+        self.is_awaited: bool = False
         self.in_flight: asyncio.Task[None] | None = None
 
     @property
@@ -248,7 +248,7 @@ class Baseline:
     __slots__ = ("_is_exceeded", "_observed_at", "p95_s")
 
     def __init__(self) -> None:
-        self.p95_s = 0.0
+        self.p95_s: float = 0.0
         self._is_exceeded = False
         self._observed_at = 0.0
 

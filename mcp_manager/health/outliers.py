@@ -48,7 +48,7 @@ class Ejections:
     __slots__ = ("_in_a_row", "supervisor", "turn")
 
     def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+        self.supervisor: Supervisor = supervisor
         self.turn: Turn[Any] | None = None
         self._in_a_row: dict[Instance, int] = {}
 

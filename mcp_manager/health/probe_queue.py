@@ -15,6 +15,6 @@ class ProbeQueue:
     __slots__ = ("most", "overdue", "running")
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self.running = 0
+        self.most: int = most
+        self.running: int = 0
         self.overdue: deque[Watch] = deque()

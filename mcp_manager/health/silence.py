@@ -26,9 +26,9 @@ class Silence:
     def __init__(self) -> None:
         self._generation = -1
         self._messages = 0
-        self.probes = 0
-        self.has_answered = False
-        self.is_asked_for_lists = False
+        self.probes: int = 0
+        self.has_answered: bool = False
+        self.is_asked_for_lists: bool = False
 
     def probed(self, instance: Instance) -> None:
         """Note that a probe is about to be sent; a new session starts without unanswered probes."""

@@ -40,8 +40,8 @@ class Standing:
     __slots__ = ("better_since", "shown", "sick_since", "told", "told_at")
 
     def __init__(self, now: float) -> None:
-        self.told = ServerState.INITIALIZING
-        self.told_at = now
+        self.told: ServerState = ServerState.INITIALIZING
+        self.told_at: float = now
         self.sick_since: float | None = None
         # Replaced as a whole: other threads read it.
         self.shown: tuple[ServerState, tuple[str, ...]] = (ServerState.INITIALIZING, (UNPROBED,))
@@ -69,7 +69,7 @@ class Tally(Generic[S]):
     """
 
     def __init__(self) -> None:
-        self.counts = (0, 0, 0)
+        self.counts: tuple[int, int, int] = (0, 0, 0)
         self._standings: dict[S, Standing] = {}
 
     def add(self) -> None:

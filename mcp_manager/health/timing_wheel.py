@@ -21,8 +21,8 @@ class Turn(Generic[T]):
     __slots__ = ("item", "tick")
 
     def __init__(self, item: T, tick: int) -> None:
-        self.item = item
-        self.tick = tick
+        self.item: T = item
+        self.tick: int = tick
 
 
 class TimingWheel(Generic[T]):

@@ -55,10 +55,10 @@ class Layout:
             (families is None or each.name in families) and (not is_of_servers or "server_id" in each.labels)
             for each in FAMILIES
         ]
-        self.numbers = {family.name: at if shown[at] else -1 for at, family in enumerate(FAMILIES)}
+        self.numbers: dict[str, int] = {family.name: at if shown[at] else -1 for at, family in enumerate(FAMILIES)}
         # What ends a page of OpenMetrics; the older format has no end.
         self._tail = encoder(_One([]))
-        self.is_open = bool(self._tail)
+        self.is_open: bool = bool(self._tail)
         self._heads = tuple(
             encoder(_One([family.empty()])).removesuffix(self._tail) if shown[at] else b""
             for at, family in enumerate(FAMILIES)

@@ -124,7 +124,7 @@ class ExpositionStream:
     """
 
     def __init__(self, scraped: Scraped) -> None:
-        self.content_type = scraped.content_type
+        self.content_type: str = scraped.content_type
         self._scraped = scraped
         self._chunks = Chunks(scraped.page, _CHUNK_BYTES)
         self._has_ended = False

@@ -139,7 +139,7 @@ class Envelope:
             raise InvalidRequestError(f"Invalid request: {method} needs params.{member}, a string") from None
 
     def _render(self) -> None:
-        self.opening = b'{"_meta":' + msgspec.json.encode(self._meta)
+        self.opening: bytes = b'{"_meta":' + msgspec.json.encode(self._meta)
         self._opening_more = self.opening + b","
 
     def _merged(self, params: bytes, more: bytes) -> bytes:

@@ -91,7 +91,7 @@ class ToolRules:
     __slots__ = ("_allowed", "_denied", "_reasons", "config")
 
     def __init__(self, config: ToolsConfig) -> None:
-        self.config = config
+        self.config: ToolsConfig = config
         self._allowed = None if config.allow is None else _Names(config.allow)
         self._denied = _Names(config.deny)
         # By name, so that a call costs a look-up.

@@ -34,8 +34,8 @@ class DeadlineTimer:
     """
 
     def __init__(self, lag: LoopLag | None = None) -> None:
-        self.lag = lag if lag is not None else LoopLag()
-        self.wheel = DeadlineWheel(time.monotonic_ns, self._ask)
+        self.lag: LoopLag = lag if lag is not None else LoopLag()
+        self.wheel: DeadlineWheel = DeadlineWheel(time.monotonic_ns, self._ask)
         self._handle: asyncio.Handle | None = None
         self._asked_ns = 0
 

@@ -88,7 +88,7 @@ class LoopLag:
         self._counts = [0] * (len(_BOUNDS_S) + 1)
         self._sum_s = 0.0
         self._warned_at = -_WARN_EVERY_S
-        self.blocks = 0
+        self.blocks: int = 0
 
     def start(self) -> None:
         """Start measuring the running loop."""

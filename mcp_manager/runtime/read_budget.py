@@ -73,7 +73,7 @@ class ReadBudget:
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] = time.monotonic_ns) -> None:
         # Weak: this is the value in a dictionary whose weak key is the loop.
         self._loop = weakref.ref(loop)
-        self.clock = clock
+        self.clock: Callable[[], int] = clock
         self._left_ns = _SLICE_NS
         self._spent_ns = 0
         self._waiting: dict[Reader, None] = {}
@@ -155,8 +155,8 @@ class CallbackReader:
     __slots__ = ("flooded", "read_on")
 
     def __init__(self, read_on: Callable[[], None], flooded: Callable[[], None]) -> None:
-        self.read_on = read_on
-        self.flooded = flooded
+        self.read_on: Callable[[], None] = read_on
+        self.flooded: Callable[[], None] = flooded
 
 
 class CoroutineReader:
@@ -175,7 +175,7 @@ class CoroutineReader:
     def __init__(self, budget: ReadBudget, on_flood: Callable[[], None] = lambda: None) -> None:
         self._budget = budget
         self._future: asyncio.Future[None] | None = None
-        self.flooded = on_flood
+        self.flooded: Callable[[], None] = on_flood
 
     def read_on(self) -> None:
         """See :class:`Reader`."""

@@ -85,7 +85,7 @@ class Checkout:
     def __init__(self, callers: CallerSessions, principal: _Principal, instance: Instance) -> None:
         self._callers = callers
         self._principal = principal
-        self.instance = instance
+        self.instance: Instance = instance
 
     def release(self) -> None:
         """Give the session back; call it once, at the end of the call."""
@@ -98,11 +98,11 @@ class _Principal:
     __slots__ = ("__weakref__", "calls", "instances", "key", "template", "used_at")
 
     def __init__(self, key: object, template: SessionTemplate) -> None:
-        self.key = key
-        self.template = template
+        self.key: object = key
+        self.template: SessionTemplate = template
         self.instances: dict[RoutedInstance, Instance] = {}
-        self.calls = 0
-        self.used_at = 0.0
+        self.calls: int = 0
+        self.used_at: float = 0.0
 
     @property
     def is_idle(self) -> bool:

@@ -32,8 +32,8 @@ class Change:
     def __init__(
         self, before: SessionTemplate, template: SessionTemplate, desired_before: int, task: asyncio.Task[None]
     ) -> None:
-        self.before = before
-        self.template = template
-        self.desired_before = desired_before
-        self.task = task
-        self.is_scaled = False
+        self.before: SessionTemplate = before
+        self.template: SessionTemplate = template
+        self.desired_before: int = desired_before
+        self.task: asyncio.Task[None] = task
+        self.is_scaled: bool = False

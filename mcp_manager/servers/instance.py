@@ -78,7 +78,7 @@ class Instance:
         number: int,
         on_change: Callable[[Instance, CallError | None], None],
     ) -> None:
-        self.template = template
+        self.template: SessionTemplate = template
         self._on_change = on_change
         # The live session, ``None`` without one; only this class sets it.
         self.session: Session | None = None
@@ -98,11 +98,11 @@ class Instance:
         # How many starts in a row have timed out.
         self._overruns = 0
         self._connected_at = 0.0
-        self.index = index
-        self.number = number
-        self.generation = 0
+        self.index: int = index
+        self.number: int = number
+        self.generation: int = 0
         self._last_error: CallError | None = None
-        self.events = InstanceEvents(template, index)
+        self.events: InstanceEvents = InstanceEvents(template, index)
         self.backend: Backend | None = None
 
     @property

@@ -40,7 +40,7 @@ class InstanceEvents:
         # The loop's time at which the last session was lost; 0 if none was.
         self._lost_at = 0.0
         self.last_exit: ChildExited | None = None
-        self.is_leaving = False
+        self.is_leaving: bool = False
 
     def session_made(self, session: Session) -> None:
         """Tell of a new session, or of the program that it is with."""

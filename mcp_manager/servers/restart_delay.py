@@ -20,7 +20,7 @@ class RestartDelay:
         self._failed_starts = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         # The loop time before which the process is not started; 0 if there is none.
-        self.until = 0.0
+        self.until: float = 0.0
 
     @property
     def left_s(self) -> float:

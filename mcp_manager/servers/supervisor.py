@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from mcp_manager._core.records import EXCLUDED, PENDING, READY, Backend
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, Backend, Server
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
@@ -111,19 +111,19 @@ class Supervisor:
         self._staged: tuple[Instance, ...] = ()
         self._retired: tuple[SessionTemplate, ...] = ()
         self._next_number = 0
-        self.desired = 0
+        self.desired: int = 0
         self.rollout: Change | None = None
         # How often a child process was lost, by cause; None until the first time.
         self.restarts: dict[RestartCause, int] | None = None
         # How often its calls were retried or hedged, or got a fallback, by kind; None until the first time.
         self.recoveries: dict[Recovery, int] | None = None
         # How often an instance has replaced a session.
-        self.renewals = 0
-        self.is_over = False
-        self.in_maintenance = False
-        self.server_id = template.server_id
-        self.record = router.server(template.server_id)
-        self.request_timeout_ns = in_ns(template.config.request_timeout_s)
+        self.renewals: int = 0
+        self.is_over: bool = False
+        self.in_maintenance: bool = False
+        self.server_id: str = template.server_id
+        self.record: Server = router.server(template.server_id)
+        self.request_timeout_ns: int = in_ns(template.config.request_timeout_s)
         self.tool_checks = tool_checks_of(template.config)
 
     @property

@@ -44,17 +44,17 @@ class Attempt:
     task: asyncio.Task[None]
 
     def __init__(self, session: Session, turn: Turn, has_failed_before: bool) -> None:
-        self.session = session
-        self.turn = turn
-        self.has_failed_before = has_failed_before
+        self.session: Session = session
+        self.turn: Turn = turn
+        self.has_failed_before: bool = has_failed_before
         self.outcome: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         # Loop time; 0 while it waits for its turn.
-        self.began_at = 0.0
+        self.began_at: float = 0.0
         # The timer of the connect timeout, and how many seconds it was extended because the loop was blocked.
         self.overdue: asyncio.TimerHandle | None = None
-        self.given_back_s = 0.0
+        self.given_back_s: float = 0.0
         # Whether the start of a program took longer than it may.
-        self.has_timed_out = False
+        self.has_timed_out: bool = False
         self._activity: ProcessActivity | None = None
         self.replaces: tuple[Session, CallError] | None = None
 

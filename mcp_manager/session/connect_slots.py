@@ -31,7 +31,7 @@ class Turn:
         self._slots = slots
         self._granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Loop time; 0 while it waits.
-        self.granted_at = 0.0
+        self.granted_at: float = 0.0
         self.is_idle: Callable[[], bool] = self._is_past_work
         """Returns whether the attempt only waits, so that it can lend its turn; called repeatedly."""
 

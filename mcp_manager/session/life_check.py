@@ -68,7 +68,7 @@ class LifeCheck:
         # By refusal: how often it was harmless, and until when it triggers no ping. The latest is the last.
         self._harmless: dict[Refusal, tuple[int, int]] = {}
         self._pinging: asyncio.Future[Refusal | None] | None = None
-        self.is_lost = False
+        self.is_lost: bool = False
 
     async def ask(self, refusal: Refusal, deadline_ns: int = 0, *, is_of_request: bool = True) -> bool:
         """Tell whether the session is lost, which a refusal on it suggests.

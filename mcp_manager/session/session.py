@@ -100,7 +100,7 @@ class Session:
         self._loss: LossDetection | None = None
         self._death: CallError | None = None
         # Whether the transport is HTTP+SSE, as configured or after a fallback.
-        self.is_sse = False
+        self.is_sse: bool = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # By which the compiled call path can send requests itself; None if they must pass through here.

@@ -127,7 +127,9 @@ class StatelessDialect:
         self._cache = knowledge.cache
         self._needs_call = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if self._cache.enabled else frozenset())
         # The compiled frame cannot call trace_context.
-        self.stateless_frame = self._new_frame() if self._has_fields and host.trace_context is None else None
+        self.stateless_frame: StatelessFrame | None = (
+            self._new_frame() if self._has_fields and host.trace_context is None else None
+        )
         self._tasks = TaskFollower(template.server_id, self._send_own, requests, pause)
         self.listening: Listening | None = None
 

@@ -81,15 +81,15 @@ class SessionTemplate:
         authorizations: Authorizations | None = None,
         endpoints: Endpoints | None = None,
     ) -> None:
-        self.server_id = server_id
-        self.config = config
-        self.host = host
+        self.server_id: str = server_id
+        self.config: ServerConfig = config
+        self.host: HostApplication = host
         self._make_transport = make_transport
-        self.connect_slots = connect_slots
-        self.authorizations = authorizations
+        self.connect_slots: ConnectSlots = connect_slots
+        self.authorizations: Authorizations | None = authorizations
         # Of a template for the sessions of one caller: the caller's credentials.
         self.caller: CallerCredentials | None = None
-        self.endpoints = endpoints
+        self.endpoints: Endpoints | None = endpoints
         # Created when they are needed, as the server may never be called.
         self._for_callers: WeakSet[SessionTemplate] | None = None
         self._knowledge: Knowledge | None = None

@@ -67,7 +67,7 @@ class TracedDispatcher(Dispatcher):
         self._make_plainly = super().call
         self._sampler = Sampler(self._make_plainly, self._decide, tracer.variable, asks=tracer.asks)
         # In place of the method: in compiled code, the decision costs less than a call of a Python function.
-        self.call = self._sampler.call  # type: ignore[method-assign]
+        vars(self)["call"] = self._sampler.call
         self._ratio = ratio
         self._traces_errors = config.errors
         self._follows_parent = config.parent

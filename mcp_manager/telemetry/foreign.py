@@ -53,8 +53,9 @@ class ForeignSpan:
         self.events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
         self.error: str | None = None
         context = span.get_span_context()
-        self.trace_id, self.span_id = context.trace_id, context.span_id
-        self.trace_state = context.trace_state.to_header()
+        self.trace_id: int = context.trace_id
+        self.span_id: int = context.span_id
+        self.trace_state: str = context.trace_state.to_header()
 
     def end(self, end_ns: int) -> None:
         """End the span, in nanoseconds since 1970."""

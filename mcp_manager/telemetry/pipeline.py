@@ -98,7 +98,7 @@ class Telemetry:
         self._sources: Sources | None = None
         self._ending: dict[Supervisor, list[ToolOperation] | None] = {}
         self._end_traces: Callable[[], object] = bool
-        self.session_context = None if "traces" in destinations else trace_context
+        self.session_context: TraceContext | None = None if "traces" in destinations else trace_context
 
     @property
     def dispatcher_type(self) -> type[Dispatcher]:

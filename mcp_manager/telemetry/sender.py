@@ -55,7 +55,7 @@ class Sender:
         if destination.compression != "none":
             self._headers["Content-Encoding"] = destination.compression
         # Why the latest request failed, without anything that may be secret.
-        self.reason = ""
+        self.reason: str = ""
 
     def session(self) -> aiohttp.ClientSession:
         """Return a session for some requests; raises :class:`OSError` if a certificate cannot be read."""

@@ -70,16 +70,16 @@ class OwnSpan:
         start_ns: int,
     ) -> None:
         self._exporter = exporter
-        self.shown = shown
+        self.shown: Callable[[], tuple[str, dict[str, Any]]] = shown
         self.attributes: dict[str, Any] = {}
         self.finish: Callable[[], object] = bool
-        self.parent = parent
-        self.link = link
-        self.start_ns = start_ns
-        self.end_ns = 0
-        self.span_id = getrandbits(64) or 1
-        self.trace_id = parent.trace_id if parent is not None else getrandbits(128) or 1
-        self.trace_state = parent.trace_state if parent is not None else ""
+        self.parent: Parent | None = parent
+        self.link: Parent | None = link
+        self.start_ns: int = start_ns
+        self.end_ns: int = 0
+        self.span_id: int = getrandbits(64) or 1
+        self.trace_id: int = parent.trace_id if parent is not None else getrandbits(128) or 1
+        self.trace_state: str = parent.trace_state if parent is not None else ""
         # What is kept of the call: the thread that exports makes attributes of it.
         self.record: PastCall | FlightRecord | None = None
         self.events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
@@ -117,7 +117,7 @@ class SpanExporter:
         self._queue = queue
         self._thread = ExportThread(self._export, queue.interval_s, "spans")
         self._warned_at = -_WARN_EVERY_S
-        self.lost = 0
+        self.lost: int = 0
 
     def start(self) -> None:
         """Start the thread."""

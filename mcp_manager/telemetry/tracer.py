@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from random import getrandbits
 from time import monotonic_ns
@@ -184,9 +185,11 @@ class CallTracer:
         self._propagate_baggage = propagate_baggage
         self._tail = Allowance(config.tail_per_s, time.monotonic)
         self._places: dict[str, tuple[ServerConfig, dict[str, Any]]] = {}
-        self.may_be_in_trace = trace_context is not None or application_traces
-        self.variable = context_variable() if trace_context is None and application_traces else None
-        self.asks = self.may_be_in_trace and self.variable is None
+        self.may_be_in_trace: bool = trace_context is not None or application_traces
+        self.variable: ContextVar[Any] | None = (
+            context_variable() if trace_context is None and application_traces else None
+        )
+        self.asks: bool = self.may_be_in_trace and self.variable is None
 
     # Before a call
 

@@ -54,7 +54,7 @@ class Containment:
     __slots__ = ("_logged", "_secrets", "server_id")
 
     def __init__(self, server_id: str, secrets: Secrets) -> None:
-        self.server_id = server_id
+        self.server_id: str = server_id
         self._secrets = secrets
         self._logged: set[tuple[str, str, int | None]] | None = None
 

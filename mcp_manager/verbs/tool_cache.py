@@ -125,7 +125,7 @@ class ToolCache:
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
         # Increases whenever a cached list may have become outdated.
-        self.version = 0
+        self.version: int = 0
 
     async def holders(self, tool: str, server_ids: Collection[str], timeout: float) -> tuple[list[str], bool]:
         """Return the servers that list a tool, and whether all of them could be listed.

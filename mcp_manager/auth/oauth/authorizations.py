@@ -29,7 +29,7 @@ class OAuthAuthorizations:
         The configuration needs to sign tokens, and the library for it is not installed.
     """
 
-    pending_hint = OAuthAuthorization.pending_hint
+    pending_hint: str = OAuthAuthorization.pending_hint
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ class OAuthAuthorization:
         self._not_before = 0.0
         self._no_step_up_before = 0.0
         self._closed = False
-        self.generation = 0
+        self.generation: int = 0
 
     @property
     def per_request(self) -> bool:

@@ -30,7 +30,7 @@ __all__ = [
     "warn_of_no_table",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _EDITOR_ONLY: Final = ("${input:", "${workspaceFolder", "${userHome}")
 _MOST_COMPARED: Final = 100

@@ -40,7 +40,7 @@ class OutputSchemas:
         self._stamp: object = None
         self._learnt_ns = 0
         # Raised by forget(), because a list that was requested before is outdated after it.
-        self.epoch = 0
+        self.epoch: int = 0
 
     def learn(self, schemas: Iterable[tuple[str, bytes]], stamp: object, epoch: int) -> None:
         """Replace everything by the schemas of a complete list, unless :meth:`forget` was called since its request.

@@ -48,7 +48,7 @@ class PeerFaults:
     def __init__(self, server_id: str, clock: Callable[[], int], secrets: Secrets | None = None) -> None:
         self._server_id = server_id
         self._clock = clock
-        self.secrets = secrets
+        self.secrets: Secrets | None = secrets
         self._quiet_until: dict[str, int] = {}
         self._flooding_until = 0
         self.counts: dict[str, int] = {}

@@ -81,7 +81,7 @@ class ResponseCache:
         self._generations: dict[str, int] = {}
         self._bytes = 0
         self.context: Hashable = None
-        self.enabled = enabled
+        self.enabled: bool = enabled
 
     def __len__(self) -> int:
         return len(self._entries)

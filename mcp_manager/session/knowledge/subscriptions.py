@@ -16,7 +16,7 @@ class Claim:
     __slots__ = ("callers",)
 
     def __init__(self) -> None:
-        self.callers = 1
+        self.callers: int = 1
 
 
 class Subscriptions:

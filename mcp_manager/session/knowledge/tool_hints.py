@@ -18,7 +18,7 @@ class ToolHints:
     def __init__(self) -> None:
         self._repeatable: frozenset[str] = frozenset()
         # Raised by forget(), because a list that was requested before is outdated after it.
-        self.epoch = 0
+        self.epoch: int = 0
 
     def learn(self, tools: Iterable[tuple[str, bool]], epoch: int) -> None:
         """Replace everything by the annotations of a complete list, unless :meth:`forget` was called since its request.

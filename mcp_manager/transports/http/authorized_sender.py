@@ -58,7 +58,7 @@ class AuthorizedSender:
         self._on_headers = on_headers
         self._token_generation = 0
         self._channel_generation = 0
-        self.close = authorization.subscribe(self.take_token)
+        self.close: Callable[[], None] = authorization.subscribe(self.take_token)
 
     def take_token(self) -> None:
         """Send the current token with every request from now on."""

@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["USUAL_PATH", "BareOrigin", "is_bare"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 USUAL_PATH: Final = "/mcp"
 _BARE: Final = re.compile(r"https?://[^/?#]+/?", re.IGNORECASE)
@@ -37,7 +37,7 @@ class BareOrigin:
     def __init__(self, server_id: str, configured: str, shown: str) -> None:
         self._server_id = server_id
         self._shown = shown.rstrip("/")
-        self.configured = configured
+        self.configured: str = configured
         # The URL that answered in its place, None as long as none did.
         self.found: str | None = None
 

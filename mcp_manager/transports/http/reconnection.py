@@ -52,8 +52,8 @@ class Reconnection:
         self._fruitless = 0
         self._short = 0
         self._wait_s = 0.0
-        self.last_event_id = usable_event_id(last_event_id)
-        self.failures = 0
+        self.last_event_id: str = usable_event_id(last_event_id)
+        self.failures: int = 0
 
     def ended(self, last_event_id: str, retry_ms: int | None, *, fruitful: bool, lasted: bool = False) -> None:
         """Note that a stream was resumed and has ended.

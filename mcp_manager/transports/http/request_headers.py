@@ -40,14 +40,14 @@ class RequestHeaders:
     __slots__ = ("_configured", "_credentials", "_fields", "channel", "cookies", "endpoint", "post_head")
 
     def __init__(self, options: HttpOptions, sink: MessageTaker) -> None:
-        self.endpoint = exact_url(options.url)
+        self.endpoint: URL = exact_url(options.url)
         # The configured fields that credentials may replace, and the names of the credentials sent now.
         self._configured = with_user_agent(options.headers, options.pool.clients.user_agent)
         self._credentials: tuple[str, ...] = ()
         self._fields = {**self._configured, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
-        self.cookies = CookieKeeper(options, self.endpoint, self._fields, sink, self._render)
+        self.cookies: CookieKeeper = CookieKeeper(options, self.endpoint, self._fields, sink, self._render)
         self.channel: Channel | None = None
-        self.post_head = render_head("POST", self.endpoint, self._fields)
+        self.post_head: bytes = render_head("POST", self.endpoint, self._fields)
 
     @property
     def session_id(self) -> str | None:

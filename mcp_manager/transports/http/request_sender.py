@@ -74,7 +74,7 @@ class RequestSender:
         is_prepared = options.authorization is None or not options.authorization.per_request
         can_carry = options.lanes and is_prepared and options.route.carries_lanes(headers.endpoint)
         self._lanes = lanes.joined() if can_carry else None
-        self.has_answered = False
+        self.has_answered: bool = False
 
     @property
     def wires(self) -> WirePool | None:

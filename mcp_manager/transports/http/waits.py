@@ -44,7 +44,7 @@ class Waits:
         self._connect_timeout_s = connect_timeout_s
         # ``None`` while nothing waits, which is the usual state of a session: an empty set costs memory.
         self._waits: set[asyncio.Timeout] | None = None
-        self.is_stopped = False
+        self.is_stopped: bool = False
 
     def stop(self) -> None:
         """End every wait under way with :data:`STOPPED`."""

@@ -121,7 +121,7 @@ class Child:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._finish_timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
-        self.misdeed = ""
+        self.misdeed: str = ""
         """Why the program was killed, in words; empty if it was not, or on request."""
 
     @property

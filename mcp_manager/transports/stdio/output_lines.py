@@ -35,7 +35,7 @@ class OutputLines:
         self._limit = limit
         self._data = b""
         self._at = 0
-        self.partial = bytearray()
+        self.partial: bytearray = bytearray()
 
     @property
     def is_behind(self) -> bool:

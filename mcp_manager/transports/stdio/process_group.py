@@ -37,7 +37,7 @@ class ProcessGroup:
     """
 
     def __init__(self, process: subprocess.Popen[bytes], token: str) -> None:
-        self.pid = process.pid
+        self.pid: int = process.pid
         self.token = token
         self._process = process
         self._parent = os.getpid()

@@ -84,7 +84,7 @@ class StdioTransport(DuplexTransport):
             on_stderr=self._output.feed,
             on_flood=self.flooded,
         )
-        self.messages = 0
+        self.messages: int = 0
         self._lines = OutputLines(config.max_response_bytes)
         self._budget: ReadBudget | None = None
         self._is_paused = False

@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from support import faults
 from support.calls import CALM
 from support.model_api import ModelApi
 from support.schema_rules import check_openai_parameters
@@ -24,6 +23,7 @@ from mcp_manager.adapters import (
     select_tools,
     select_tools_blocking,
 )
+from mcp_manager.testing import faults
 
 openai = pytest.importorskip("openai", reason="the extra models is not installed")
 

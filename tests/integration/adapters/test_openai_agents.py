@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
-from mcp_manager.testing import faults
 from support.agent_fleet import (
     ODD_ARGUMENTS,
     ODD_SCHEMA,
@@ -20,6 +19,7 @@ from support.agent_fleet import (
 from support.tool_server import PIXEL
 
 from mcp_manager.adapters import ToolSearch
+from mcp_manager.testing import faults
 
 pytest.importorskip("agents", reason="openai-agents is not installed: pip install 'pymcp-manager[models]'")
 

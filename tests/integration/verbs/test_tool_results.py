@@ -11,11 +11,11 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from support import faults
 from support.calls import CALM
-from support.scripted import ScriptedServer
 
 from mcp_manager import Caller, InvalidRequestError, McpManager, ProtocolError, Selector, ToolError
+from mcp_manager.testing import faults
+from mcp_manager.testing.scripted import ScriptedServer
 
 SECRET = "tok-0123456789abcdef"
 WRAPPING = {"type": "object", "properties": {"result": {"type": "integer"}}, "x-fastmcp-wrap-result": True}

@@ -59,8 +59,8 @@ class Clients:
     """
 
     def __init__(self, sender: str = "") -> None:
-        self.user_agent = sender or user_agent("")
-        self.tls = TlsContexts()
+        self.user_agent: str = sender or user_agent("")
+        self.tls: TlsContexts = TlsContexts()
         self._names: Names | None = None
         self._shared: aiohttp.ClientSession | None = None
         self._lasting: aiohttp.ClientSession | None = None

@@ -11,9 +11,9 @@ import aiohttp
 
 from mcp_manager._core.wire import Wire, WirePool
 from mcp_manager.transports.http.connections.clients import Clients
-from mcp_manager.transports.http.connections.endpoint import dialled
+from mcp_manager.transports.http.connections.endpoint import Endpoint, dialled
 from mcp_manager.transports.http.connections.permits import ConnectionPermits, ConnectionWait, DestinationQueue
-from mcp_manager.transports.http.connections.route import Destination, request_options
+from mcp_manager.transports.http.connections.route import Destination, Route, request_options
 
 __all__ = ["Lane", "LanePool"]
 
@@ -109,6 +109,8 @@ class LanePool(DestinationQueue[Lane]):
         self._clients = clients
         self._doubted_until = 0.0
         self._users = 0
+        self.endpoint: Endpoint | None
+        self.route: Route
         self._origin, self.endpoint, self.route = destination
         self._dialled = dialled(self._origin, self.endpoint)
 

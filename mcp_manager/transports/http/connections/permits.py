@@ -49,8 +49,8 @@ class ConnectionWait:
     __slots__ = ("_ends_at", "blocked_by", "is_control", "patience_s")
 
     def __init__(self, *, is_control: bool = False, patience_s: float | None = None) -> None:
-        self.is_control = is_control
-        self.patience_s = patience_s
+        self.is_control: bool = is_control
+        self.patience_s: float | None = patience_s
         self.blocked_by: Literal["", "origin", "all", "descriptors"] = ""
         self._ends_at: float | None = None
 
@@ -100,9 +100,9 @@ class _Waiter(Generic[LaneT]):
     __slots__ = ("future", "is_control", "takes_lane", "ticket")
 
     def __init__(self, ticket: int, takes_lane: bool, is_control: bool) -> None:
-        self.ticket = ticket
-        self.takes_lane = takes_lane
-        self.is_control = is_control
+        self.ticket: int = ticket
+        self.takes_lane: bool = takes_lane
+        self.is_control: bool = is_control
         self.future: asyncio.Future[LaneT | None] = asyncio.get_running_loop().create_future()
 
 
@@ -112,10 +112,10 @@ class DestinationQueue(Generic[LaneT]):
     __slots__ = ("taken", "ticket", "waiters", "wires")
 
     def __init__(self, wires: WirePool) -> None:
-        self.wires = wires
-        self.taken = 0
+        self.wires: WirePool = wires
+        self.taken: int = 0
         # The ticket under which it waits for a permit in total, 0 if it does not.
-        self.ticket = 0
+        self.ticket: int = 0
         # Made when somebody waits: an empty deque takes more memory than all else here.
         self.waiters: collections.deque[_Waiter[LaneT]] | None = None
 

@@ -58,14 +58,14 @@ class HttpPool:
         lag: LoopLag | None = None,
         sender: str = "",
     ) -> None:
-        self.clients = Clients(sender)
+        self.clients: Clients = Clients(sender)
         self.max_connections = max_connections
-        self.group = WireGroup()
-        self.permits = ConnectionPermits(
+        self.group: WireGroup = WireGroup()
+        self.permits: ConnectionPermits = ConnectionPermits(
             self.group, max_connections, max_connections_per_origin, on_acquire=self._begin_sweeping
         )
-        self.timer = timer if timer is not None else DeadlineTimer()
-        self.lag = lag if lag is not None else LoopLag()
+        self.timer: DeadlineTimer = timer if timer is not None else DeadlineTimer()
+        self.lag: LoopLag = lag if lag is not None else LoopLag()
         self._storage: bytearray | None = None
         # By destination: a request must not use a connection that another server's client certificate has opened.
         self._lanes: weakref.WeakValueDictionary[Destination, LanePool] = weakref.WeakValueDictionary()

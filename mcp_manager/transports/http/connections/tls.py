@@ -13,7 +13,7 @@ from mcp_manager.config.tls_files import FileStamps, load_identity, load_trust, 
 
 __all__ = ["TlsContexts", "UnusableTlsError"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # A fleet has few; unused ones must not accumulate.
 _MOST: Final = 256
