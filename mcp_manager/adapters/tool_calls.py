@@ -50,10 +50,15 @@ async def answer_all(
         *(toolset.answer(each.name, each.arguments) for each in made), return_exceptions=True
     )
     found = []
-    for call, answer in zip(made, answers, strict=True):
-        if isinstance(answer, BaseException):
-            raise answer
-        found.append((call, answer))
+    answer = None
+    try:
+        for call, answer in zip(made, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            found.append((call, answer))
+    finally:
+        # The traceback of an error holds this frame.
+        del answers, answer
     return found
 
 

@@ -220,15 +220,18 @@ class Toolset:
     ) -> CallToolResult:
         tool = tools.get(name)
         if tool is None:
-            nearest = _nearest(name, tools)
-            error = ToolNotFoundError(name, nearest=nearest, missing=tuple(self._missing))
-            if nearest is None and not self._missing:
-                error.hint = self._existing
-            raise error
+            raise self._not_found(name, tools)
         decoded = decoded_arguments(arguments)
         return await self._link.calls.call_tool(
             tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout
         )
+
+    def _not_found(self, name: str, tools: Mapping[str, FleetTool]) -> ToolNotFoundError:
+        nearest = _nearest(name, tools)
+        error = ToolNotFoundError(name, nearest=nearest, missing=tuple(self._missing))
+        if nearest is None and not self._missing:
+            error.hint = self._existing
+        return error
 
 
 def decoded_arguments(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:

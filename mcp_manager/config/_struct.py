@@ -89,7 +89,10 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
         reveal_secrets
             Whether to include credentials; otherwise every field that may hold one is masked, as in ``repr``.
         """
-        whole: dict[str, Any] = plain(self)
+        # A server in memory is shown by its type.
+        whole: dict[str, Any] = msgspec.json.decode(
+            msgspec.json.encode(self, enc_hook=lambda each: type(each).__name__)
+        )
         if reveal_secrets:
             return whole
         shown = {name: _shown(value) for name, value in self.__rich_repr__() if name in whole}

@@ -167,9 +167,14 @@ class FaultProxy:
                 way.cancel()
             ends = await asyncio.gather(*ways, return_exceptions=True)
             to_server.transport.abort()
-        for end in ends:
-            if isinstance(end, OSError):
-                raise end
+        end = None
+        try:
+            for end in ends:
+                if isinstance(end, OSError):
+                    raise end
+        finally:
+            # The traceback of an error holds this frame.
+            del ends, end
 
     async def _spoil(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passed = 0

@@ -9,9 +9,10 @@ import inspect
 import json
 import pickle
 from datetime import UTC, datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 import fastapi
+import fastmcp
 import jsonschema_rs
 import msgspec
 import orjson
@@ -71,15 +72,16 @@ VIEWS: list[Any] = [HEALTH, INFO, VIEW]
 
 # Public classes that are no values: what acts, what raises, constants, and what holds functions and credentials.
 NO_RECORDS = {
-    *("CallError", "Caller", "CredentialProvider", "EventStream", "ExpositionStream", "FileTokenStore", "ForCaller"),
-    *("Handlers", "LoopbackRedirect", "McpManager", "MemoryTokenStore", "MetricsCollector", "PyMcpManager"),
-    *("RedirectHandler", "StderrLines", "TokenStore"),
+    *("CallError", "Caller", "CredentialProvider", "EventStream", "ExpositionStream", "FileTokenStore", "FleetChange"),
+    *("ForCaller", "Handlers", "LoopbackRedirect", "McpManager", "MemoryTokenStore", "MetricsCollector", "PyForCaller"),
+    *("PyMcpManager", "RedirectHandler", "ServerObject", "StderrLines", "TokenStore"),
 }
 RECORDS = [
     kind
     for name in mcp_manager.__all__
     if inspect.isclass(kind := getattr(mcp_manager, name))
     and name not in NO_RECORDS
+    and not is_typeddict(kind)
     and not issubclass(kind, Exception | str | int)
 ]
 
@@ -364,3 +366,8 @@ def test_dataclasses_of_users_may_hold_records() -> None:
 
     assert dataclasses.asdict(Report(HEALTH)) == {"health": HEALTH}
     assert ServerView(VIEW.items()) == VIEW and ServerView(VIEW.items()).last_exit == VIEW.last_exit  # type: ignore[call-arg]
+
+
+def test_a_server_in_memory_is_shown_by_its_type() -> None:
+    config = ServerConfig(server=fastmcp.FastMCP("s"))
+    assert config.to_dict()["server"] == config.to_dict(reveal_secrets=True)["server"] == "FastMCP"
