@@ -40,6 +40,10 @@ class FleetChange:
         if task is not None:
             task.add_done_callback(partial(_ended, weakref.ref(self), server_id))
 
+    def __repr__(self) -> str:
+        """Show whether the change goes on."""
+        return f"<FleetChange: {'done' if self._task is None or self._task.done() else 'under way'}>"
+
     def __await__(self) -> Generator[Any, None, None]:
         """Wait for the end of the change, and raise its error if it fails."""
         task = self._task

@@ -185,7 +185,7 @@ def _dressed(function: FunctionType, owner: type, original: FunctionType, name: 
     given = inspect.signature(original)
     result: Any = returned(original) or given.return_annotation
     if has_effect_at_once(original) and not is_twin:
-        result = FleetChange.__name__
+        result = FleetChange
     dressed.__signature__ = given.replace(return_annotation=result)  # type: ignore[attr-defined]
     dressed.__annotations__ = {**original.__annotations__, "return": result}
     return dressed

@@ -12,6 +12,7 @@ import pytest
 
 from mcp_manager.bindings.fleet_change import FleetChange, begin
 
+pytestmark = pytest.mark.both_loops
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
@@ -41,12 +42,14 @@ async def test_the_first_step_is_taken_at_once_and_the_rest_in_the_same_task_and
     change = Change()
     begun = begin(change.run(), "a")
     assert change.steps == ["first given"]
+    assert repr(begun) == "<FleetChange: under way>"
     assert variable.get() == "given"
     assert asyncio.current_task() not in change.tasks
     change.gate.set_result(None)
     await begun
     assert change.steps == ["first given", "last changed"]
     assert change.tasks[0] is change.tasks[1] is not None
+    assert repr(begun) == repr(FleetChange()) == "<FleetChange: done>"
     # A second time, and what has ended, may be awaited as well.
     await begun
     await FleetChange()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import mirror_stubs
 
-from mcp_manager import ForCaller, McpManager, PyForCaller, PyMcpManager
+from mcp_manager import CallToolResult, FleetChange, ForCaller, McpManager, PyForCaller, PyMcpManager
 from mcp_manager.bindings.manager import ForCallerMirror, McpManagerMirror
 from mcp_manager.bindings.mirror import mirror, returned
 
@@ -71,8 +72,21 @@ def test_a_method_blocks_and_its_twin_is_a_coroutine_function(original: type, mi
     assert plain.__doc__ and twin.__doc__
     if name not in vars(mirrored) and name not in ("start", "stop"):
         assert plain.__doc__ == inspect.getattr_static(original, name).__doc__
-        assert result(mirrored, name) in (result(original, name), "FleetChange")
+        assert result(mirrored, name) in (result(original, name), FleetChange)
         assert result(mirrored, f"{name}_async") == result(original, name)
+
+
+def test_a_manager_for_threads_takes_what_the_original_takes() -> None:
+    (_, *wanted), (_, *given) = (
+        list(inspect.signature(each).parameters.values()) for each in (McpManager, PyMcpManager)
+    )
+    assert given == wanted
+
+
+@pytest.mark.parametrize("name", ["call_tool", "call_tool_async", "execute_raw", "deploy"])
+def test_annotations_can_be_evaluated(name: str) -> None:
+    hints = typing.get_type_hints(getattr(PyMcpManager, name))
+    assert hints["return"] in (CallToolResult, bytes, FleetChange)
 
 
 def test_the_stubs_are_what_their_program_makes() -> None:
