@@ -53,6 +53,11 @@ class FaultyServer(FaultControl):
         self._on_exit = on_exit
         self._flapping: asyncio.Task[None] | None = None
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What to deploy: ``{"url": …}``."""
+        return {"url": self.url}
+
     # Correct answers
 
     def answer(self, request: Request) -> _Response:

@@ -80,6 +80,10 @@ class FaultyProgram(FaultControl):
         super().clear_faults()
         self._ignores_sigterm, self._flood = False, 0
 
+    def answer(self, request: Request) -> tuple[int, dict[str, str], dict[str, Any] | None]:
+        """Refuse what is for a server of HTTP."""
+        return 404, {}, refusal(request.id, -32600, message="this server is a program: start its command")
+
     # What the program asks
 
     def controlled(self, verb: str, path: str, body: bytes) -> object | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.testing import Era, Faults, FaultyProgram, FaultyServerFactory, Tool, faults
+from mcp_manager.testing import Era, Faults, FaultyProgram, FaultyServerFactory, Request, Tool, faults
 from mcp_manager.testing.scripted.stateless import META, STATELESS
 
 
@@ -170,6 +170,14 @@ async def test_it_asks_and_tells(pipe: Pipe, program: FaultyProgram) -> None:
     await pipe.begin()
     told = [await pipe.message() for _ in range(21)]
     assert [each.get("method") for each in told] == ["notifications/tools/list_changed"] * 20 + [None]
+
+
+def test_it_is_no_server_of_http(program: FaultyProgram) -> None:
+    status, _, reply = program.answer(
+        Request(number=0, connection=0, verb="POST", path="/mcp", headers={}, body=b"", message={"id": 1})
+    )
+    assert status == 404
+    assert reply is not None and "start its command" in reply["error"]["message"]
 
 
 @pytest.mark.parametrize("fault", [Faults.status(429), Faults.gzip_bomb(), Faults.expire_session(), Faults.flap(1.0)])
