@@ -14,7 +14,7 @@ from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.config import arguments
 from mcp_manager.config.fields.server import ServerFields
-from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.sources import FleetSource, fleet_config_of
 from mcp_manager.config.spec import ServerSpec
 from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
@@ -150,13 +150,13 @@ class PyMcpManager(ManagerRunner):
             self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **fields)
         )
 
-    def apply(self, config: ManagerSource) -> Applied:
-        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(manager_config_of(config)))
+    def apply(self, config: FleetSource) -> Applied:
+        """Make the fleet match a configuration, a mapping or a file; see :meth:`McpManager.apply`."""
+        return self._wait(self._running().apply(fleet_config_of(config)))
 
-    async def apply_async(self, config: ManagerSource) -> Applied:
-        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
-        return await self._await(self._running().apply(manager_config_of(config)))
+    async def apply_async(self, config: FleetSource) -> Applied:
+        """Make the fleet match a configuration, a mapping or a file; see :meth:`McpManager.apply`."""
+        return await self._await(self._running().apply(fleet_config_of(config)))
 
     def watch(
         self,
