@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from mcp_manager.config.fields.tools import ToolsFields
     from mcp_manager.config.fields.traces import TracesFields
     from mcp_manager.config.memory import ServerObject
-    from mcp_manager.config.sources import ManagerSource
+    from mcp_manager.config.sources import FleetSource, ManagerSource
     from mcp_manager.config.spec import ServerSpec
     from mcp_manager.errors import (
         AuthError,
@@ -214,6 +214,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "FileTokenStore",
     "FleetChange",
     "FleetSnapshot",
+    "FleetSource",
     "FleetTool",
     "FlightRecord",
     "ForCaller",
@@ -362,7 +363,7 @@ _MODULE_OF = {
         "mcp_manager.config.fields.tools": "ToolsFields",
         "mcp_manager.config.fields.traces": "TracesFields",
         "mcp_manager.config.memory": "ServerObject",
-        "mcp_manager.config.sources": "ManagerSource",
+        "mcp_manager.config.sources": "FleetSource ManagerSource",
         "mcp_manager.config.spec": "ServerSpec",
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.calls.for_caller": "ForCaller",

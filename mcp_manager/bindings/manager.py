@@ -16,7 +16,7 @@ from mcp_manager.bindings.mirrors import ForCallerMirror, McpManagerMirror
 from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.calls.for_caller import ForCaller, check_caller
 from mcp_manager.config.fields.server import ServerFields
-from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.sources import FleetSource, fleet_config_of
 from mcp_manager.config.spec import ServerSpec
 from mcp_manager.events.stream import EventStream
 from mcp_manager.fleet import Applied
@@ -231,13 +231,13 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
         """Return what makes calls for a caller; see :meth:`for_caller`."""
         return self.for_caller(caller)
 
-    def apply(self, config: ManagerSource) -> Applied:
-        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
-        return self._wait(self._running().apply(manager_config_of(config)), twin="apply_async")
+    def apply(self, config: FleetSource) -> Applied:
+        """Make the fleet match a configuration, a mapping or a file; see :meth:`McpManager.apply`."""
+        return self._wait(self._running().apply(fleet_config_of(config)), twin="apply_async")
 
-    async def apply_async(self, config: ManagerSource) -> Applied:
-        """Make the fleet match a configuration, a file or another source; see :meth:`McpManager.apply`."""
-        return await self._await(self._running().apply(manager_config_of(config)))
+    async def apply_async(self, config: FleetSource) -> Applied:
+        """Make the fleet match a configuration, a mapping or a file; see :meth:`McpManager.apply`."""
+        return await self._await(self._running().apply(fleet_config_of(config)))
 
     def watch(
         self,

@@ -14,6 +14,7 @@ from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.rates import RetryBudgetConfig
 from mcp_manager.config.spec import server_config_of
 from mcp_manager.config.telemetry import TelemetryConfig
+from mcp_manager.errors import ConfigError
 
 if TYPE_CHECKING:
     from mcp_manager.config.fields.manager import ManagerFields
@@ -97,5 +98,18 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
         super().__post_init__()
         servers: Any = self.servers
         if isinstance(servers, Mapping) and not all(isinstance(each, ServerConfig) for each in servers.values()):
-            built = {name: server_config_of(name, each) for name, each in servers.items()}
+            built = {name: _built(name, each) for name, each in servers.items()}
             msgspec.structs.force_setattr(self, "servers", built)
+
+
+def _built(server_id: str, spec: Any) -> ServerConfig:
+    try:
+        return server_config_of(server_id, spec)
+    except ConfigError as error:
+        # The only place that knows which of the servers it is about.
+        named = ConfigError(f"server {server_id!r:.256}: {error.message}", server_id=error.server_id, hint=error.hint)
+    try:
+        raise named
+    finally:
+        # Break the reference cycle: the traceback refers to this frame.
+        del named

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.arguments import as_path, shown
 from mcp_manager.config.fields.manager import ManagerFields
 from mcp_manager.config.load import load_fleet_mapping, load_manager_config
 from mcp_manager.config.manager import ManagerConfig
@@ -18,7 +19,7 @@ from mcp_manager.config.naming import is_url
 from mcp_manager.config.spec import server_config_of, server_id_of
 from mcp_manager.errors import ConfigError
 
-__all__ = ["ManagerSource", "manager_config_of"]
+__all__ = ["FleetSource", "ManagerSource", "fleet_config_of", "manager_config_of"]
 
 ManagerSource = (
     ManagerConfig
@@ -31,6 +32,9 @@ ManagerSource = (
     | Sequence["ManagerSource"]
 )
 """What a manager is made from; see :class:`~mcp_manager.McpManager`."""
+
+FleetSource = ManagerConfig | ManagerFields | Mapping[str, Any] | str | os.PathLike[str]
+"""What describes all servers of a running manager; see :meth:`~mcp_manager.McpManager.apply`."""
 
 _ACCEPTED: Final = (
     "give a ManagerConfig, the path of a file, a URL, a server object of mcp or fastmcp, a mapping such as "
@@ -63,23 +67,49 @@ def manager_config_of(source: ManagerSource | None, *, lenient: bool = False) ->
     if isinstance(source, str) and not is_url(source.strip()):
         return load_manager_config(_path(source), lenient=lenient)
     if isinstance(source, os.PathLike):
-        return load_manager_config(source, lenient=lenient)
+        return load_manager_config(as_path(source), lenient=lenient)
     if isinstance(source, Mapping) and not _is_one_server(source):
         return load_fleet_mapping(_by_tables(source), lenient=lenient).config
     if isinstance(source, str | ServerConfig | Mapping) or is_server_object(source):
         return _of_one_server(source)
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
         return _joined([manager_config_of(each, lenient=lenient) for each in source])
-    raise ConfigError(f"a manager cannot be made from a value of type {type(source).__name__}", hint=_ACCEPTED)
+    raise ConfigError(
+        f"{_PREFIX}: a manager cannot be made from a value of type {type(source).__name__}", hint=_ACCEPTED
+    )
+
+
+def fleet_config_of(source: FleetSource) -> ManagerConfig:
+    """Return the configuration of a whole fleet, which a running manager is to follow.
+
+    What describes a single server, or nothing, is refused: all other servers would be removed.
+
+    Raises
+    ------
+    ConfigError
+        As for :func:`manager_config_of`.
+    """
+    if isinstance(source, Mapping):
+        is_fleet = bool(source) and not _is_one_server(source)
+    elif isinstance(source, str):
+        is_fleet = not is_url(source.strip())
+    else:
+        is_fleet = isinstance(source, ManagerConfig | os.PathLike)
+    if not is_fleet:
+        raise ConfigError(
+            f"config must be a ManagerConfig, a mapping of servers or the path of a file, not {shown(source)}",
+            hint="give all servers of the fleet; ManagerConfig() has none",
+        )
+    return manager_config_of(source)
 
 
 def _path(text: str) -> str:
     if text.lstrip().startswith("{"):
         raise ConfigError(
-            "a manager cannot be made from JSON text: a text is a URL or the path of a file",
+            f"{_PREFIX}: a manager cannot be made from JSON text: a text is a URL or the path of a file",
             hint="give the mapping itself, json.loads(text)",
         )
-    return text
+    return as_path(text)
 
 
 def _is_one_server(source: Mapping[Any, Any]) -> bool:

@@ -129,8 +129,6 @@ class Applying:
         invalid
             The ids of servers that are not in ``config`` because something is wrong with them: they stay as they are.
         """
-        if config is None:
-            raise ConfigError("config must be a ManagerConfig, not None")
         servers: Mapping[str, ServerSpec] = config.servers
         async with self._turn:
             self._check_running()

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from mcp_manager.config import arguments
 from mcp_manager.config.fields.server import ServerFields
-from mcp_manager.config.sources import ManagerSource, manager_config_of
+from mcp_manager.config.sources import FleetSource, fleet_config_of
 from mcp_manager.config.spec import ServerSpec
 from mcp_manager.errors import ConfigError
 from mcp_manager.fleet.applying import Applied, Applying
@@ -164,7 +164,7 @@ class FleetManagement(ABC):
         self._check_running()
         await self._fleet.scale(server_id, instances)
 
-    async def apply(self, config: ManagerSource) -> Applied:
+    async def apply(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest.
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
@@ -180,7 +180,7 @@ class FleetManagement(ABC):
         Parameters
         ----------
         config
-            A :class:`ManagerConfig`, or anything else that a manager can be made from; a file is read at once.
+            A :class:`ManagerConfig`; a mapping, as a file has it or of servers by id; or the path of a file.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class FleetManagement(ABC):
             ``config``, or one of its servers, is invalid; nothing was changed.
         """
         self._check_running()
-        return await self._applying.apply(manager_config_of(config))
+        return await self._applying.apply(fleet_config_of(config))
 
     async def watch(
         self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False

@@ -29,6 +29,7 @@ _PING: Final = Request(b'"ping"', None)
 # For servers without lists: one that does not know the method says so, which is an answer.
 _ANY_LIST: Final = b'"tools/list"'
 # The fewest probes for a program without lists that has answered none yet: it may not support any of them.
+_CANCELLED: Final = "the server in memory did not answer {} and was cancelled"
 _FEWEST_PROBES: Final = 3
 # If a timeout is noticed later than this, the event loop was blocked, and the answer may have arrived.
 _OVERSLEPT_S: Final = 0.25
@@ -174,10 +175,12 @@ def _is_silence(error: CallError, watch: Watch) -> bool:
 
 def _hung(watch: Watch, session: Session, probes: int) -> ServerExitedError:
     times = "a probe" if probes == 1 else f"{probes} probes in a row"
+    is_program = watch.config.command is not None
+    what = "the server process did not answer {} and was killed" if is_program else _CANCELLED
     error = ServerExitedError(
-        f"the server process did not answer {times} and was killed",
+        what.format(times),
         server_id=watch.supervisor.server_id,
-        hint=session.last_words or "it wrote nothing to stderr",
+        hint=session.last_words or ("it wrote nothing to stderr" if is_program else ""),
     )
     error.has_hung = True
     return error

@@ -7,7 +7,7 @@ from typing import Unpack
 from mcp_manager.bindings.fleet_change import FleetChange
 from mcp_manager.bindings.mirror import Mirror
 from mcp_manager.config.fields.server import ServerFields
-from mcp_manager.config.sources import ManagerSource
+from mcp_manager.config.sources import FleetSource
 from mcp_manager.config.spec import ServerSpec
 from mcp_manager.fleet.applying import Applied
 from mcp_manager.fleet.file_watch import WatchedFile
@@ -156,7 +156,7 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     async def scale_async(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it. See :meth:`scale`."""
 
-    def apply(self, config: ManagerSource) -> Applied:
+    def apply(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest.
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
@@ -172,7 +172,7 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
         Parameters
         ----------
         config
-            A :class:`ManagerConfig`, or anything else that a manager can be made from; a file is read at once.
+            A :class:`ManagerConfig`; a mapping, as a file has it or of servers by id; or the path of a file.
 
         Returns
         -------
@@ -186,7 +186,7 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
             ``config``, or one of its servers, is invalid; nothing was changed.
         """
 
-    async def apply_async(self, config: ManagerSource) -> Applied:
+    async def apply_async(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest; see :meth:`apply`."""
 
     def watch(

@@ -17,7 +17,7 @@ from mcp_manager.protocol.methods import DISCOVER
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, CoroutineReader, ReadBudget, read_budget
-from mcp_manager.transports.base import Exchange, FrameCheck, MessageSink
+from mcp_manager.transports.base import Exchange, FrameCheck, LifeSigns, MessageSink
 from mcp_manager.transports.duplex import DuplexTransport
 from mcp_manager.transports.memory.objects import Codec, Running, codec, prepared
 from mcp_manager.transports.memory.streams import Inbox, Outbox
@@ -69,6 +69,7 @@ class MemoryTransport(DuplexTransport):
         # The coroutines of the server that wait for their turn to send on.
         self._held: set[CoroutineReader] = set()
         self._last_ns = 0
+        self.messages = 0
 
     @property
     def pid(self) -> int:
@@ -76,9 +77,9 @@ class MemoryTransport(DuplexTransport):
         return 0
 
     @property
-    def life_signs(self) -> None:
-        """Always ``None``: the server shares this process."""
-        return
+    def life_signs(self) -> LifeSigns:
+        """The signs of life of the server: what it has sent."""
+        return self
 
     @property
     def last_words(self) -> str:
@@ -195,6 +196,7 @@ class MemoryTransport(DuplexTransport):
         except FrameError as error:
             self._refuse(frame, f"the message is not JSON-RPC: {error}")
             return None
+        self.messages += 1
         is_awaited = True
         for message in messages:
             is_awaited = self._take_message(message) and is_awaited

@@ -87,7 +87,9 @@ async def test_one_bad_server_changes_nothing_and_is_named(server: ScriptedServe
                 await manager.apply(fleet(a={"url": server.url, "tags": ["x"]}, fresh={"url": server.url}, bad=bad))
             assert isinstance(raised.value, ConfigError | ScaleError)
             assert (ids(manager), manager.server("a").tags) == (["a"], ())
-        for wrong in (None, {}, "fleet.toml", ServerConfig(url=server.url)):
+        with pytest.raises(ConfigError, match="No such file"):
+            await manager.apply("no-such-fleet.toml")
+        for wrong in (None, {}, server.url, {"url": server.url}, ServerConfig(url=server.url)):
             with pytest.raises(ConfigError, match="must be a ManagerConfig"):
                 await manager.apply(wrong)  # type: ignore[arg-type]
         assert ids(manager) == ["a"]

@@ -276,6 +276,33 @@ async def test_a_server_that_ends_in_the_middle_of_a_call_says_so() -> None:
         assert caught.value.delivery == "unknown"
 
 
+async def test_a_server_that_hangs_is_cancelled_and_run_again() -> None:
+    server: Any = of_fastmcp()
+    low = server._mcp_server
+    run, runs = low.run, []
+
+    async def hanging(*arguments: Any) -> None:
+        runs.append(arguments)
+        if len(runs) > 1:
+            await run(*arguments)
+            return
+        serving = asyncio.create_task(run(*arguments))
+        try:
+            await asyncio.wait_for(hangs.wait(), WAIT_S)
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
+        await asyncio.Event().wait()
+
+    low.run, hangs = hanging, asyncio.Event()
+    health = {"interval_s": 0.05, "idle_interval_s": 0.05, "unhealthy_interval_s": 0.05, "timeout_s": 0.1, "fall": 2}
+    async with deployed(server, health=health, restart={"initial_s": 0.01}, shutdown_grace_s=0.01) as manager:
+        hangs.set()
+        await eventually(lambda: len(runs) == 2, "another run")
+        assert (await manager.call_tool("a", "add", {"a": 1, "b": 2}, timeout=WAIT_S)).text == "3"
+        assert manager.server("a").restarts == {"hang": 1}
+
+
 async def test_a_flood_of_notifications_holds_the_server_back_and_not_the_others() -> None:
     server: FastMCP = FastMCP("flooding")
     sent = 0
