@@ -364,3 +364,13 @@ def test_dataclasses_of_users_may_hold_records() -> None:
 
     assert dataclasses.asdict(Report(HEALTH)) == {"health": HEALTH}
     assert ServerView(VIEW.items()) == VIEW and ServerView(VIEW.items()).last_exit == VIEW.last_exit  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+def test_every_record_is_a_value(kind: type[Any]) -> None:
+    record = sample(kind)
+    assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == record
+    assert repr(record).startswith(f"{kind.__name__}(")
+    name = next(iter(inspect.signature(kind).parameters if kind not in map(type, VIEWS) else record))
+    with pytest.raises(AttributeError):
+        setattr(record, name, None)
