@@ -22,11 +22,11 @@ from mcp_manager.events.records import Event
 from mcp_manager.events.stream import EventStream
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.steady_reading import steadily
-from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
+from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_info, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.runtime.phase import Phase, not_running
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.types import PyHealthStatus, Selector, ServerState
+from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector, ServerState
 
 if TYPE_CHECKING:
     from mcp_manager.observe.metrics import Source
@@ -133,6 +133,10 @@ class Observation(ABC):
     def servers(self) -> list[ServerView]:
         """Return views of all servers, in the order of deployment."""
         return self._of_each(partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns()))
+
+    def _server_infos(self) -> list[PyServerInfo]:
+        """Return a short view of every server, in the order of deployment."""
+        return self._of_each(partial(server_info, judge=self._judge()))
 
     def metrics_text(
         self,

@@ -13,7 +13,7 @@ from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.serialization import ImmutableDict, View
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
-from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
+from mcp_manager.types import CircuitState, PyHealthStatus, PyServerInfo, ServerState
 
 __all__ = [
     "Judge",
@@ -21,6 +21,7 @@ __all__ = [
     "circuit_of",
     "fleet_health",
     "last_exit",
+    "server_info",
     "server_view",
 ]
 
@@ -133,6 +134,20 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
             "tools": None if config.tools == ALL_TOOLS else config.tools,
             "last_exit": last_exit(supervisor),
             "found_endpoints": supervisor.template.found_endpoints,
+        }
+    )
+
+
+def server_info(supervisor: Supervisor, judge: Judge) -> PyServerInfo:
+    """Return the short view of one server."""
+    config = supervisor.config
+    return PyServerInfo._of(
+        {
+            "id": supervisor.server_id,
+            "name": config.name or supervisor.server_id,
+            "server_type": config.server_type,
+            "state": judge(supervisor)[0].value,
+            "priority": config.priority,
         }
     )
 

@@ -371,3 +371,13 @@ def test_dataclasses_of_users_may_hold_records() -> None:
 def test_a_server_in_memory_is_shown_by_its_type() -> None:
     config = ServerConfig(server=fastmcp.FastMCP("s"))
     assert config.to_dict()["server"] == config.to_dict(reveal_secrets=True)["server"] == "FastMCP"
+
+
+@pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
+def test_every_record_is_a_value(kind: type[Any]) -> None:
+    record = sample(kind)
+    assert pickle.loads(pickle.dumps(record)) == copy.deepcopy(record) == record
+    assert repr(record).startswith(f"{kind.__name__}(")
+    name = next(iter(inspect.signature(kind).parameters if kind not in map(type, VIEWS) else record))
+    with pytest.raises(AttributeError):
+        setattr(record, name, None)

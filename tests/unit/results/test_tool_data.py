@@ -207,6 +207,7 @@ def test_data_of_any_type_without_structured_content(content: list[dict[str, Any
 def test_text_stays_text_for_those_who_want_it() -> None:
     assert called(str, content=text('{"a": 1}')).data == '{"a": 1}'
     assert called(str, content=text("42")).data == "42"
+    assert called(str, content=text('"quoted"')).data == '"quoted"'
     assert called(str | None, content=text("42")).data == "42"
     assert called(int, content=text("42")).data == 42
 
