@@ -20,10 +20,15 @@ lint: | .venv ## check style and formatting
 	.venv/bin/ruff format --check .
 	PATH="$$PWD/.venv/bin:$$PATH" cython-lint mcp_manager benchmarks
 
+# The types of all that is public, and users' code in the strict mode. Other configuration files are ignored.
+PYRIGHT = .venv/bin/pyright --pythonpath .venv/bin/python --verifytypes mcp_manager --ignoreexternal \
+	&& .venv/bin/pyright --pythonpath .venv/bin/python -p pyproject.toml
+
 # The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager -m _mcp_manager_pytestplugin
+	@if .venv/bin/pyright --version >/dev/null 2>&1; then $(PYRIGHT); else echo 'pyright is left out: it needs Node, and its package from npm'; fi
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests:examples/observability/grafana .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
 	PYTHONPATH=tests .venv/bin/python -m support.documents build/documented

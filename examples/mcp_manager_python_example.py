@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from mcp_manager import CallError, ConfigError, McpManagerError, NotRunningError, PyMcpManager, ServerNotFoundError
@@ -18,7 +18,7 @@ DEMO_SERVERS = "mcp_manager.cli.demo_servers"
 
 
 @contextlib.contextmanager
-def demo_http_server() -> Iterator[str]:
+def demo_http_server() -> Generator[str]:
     """Run the package's demo server as a child process and yield its URL; it exits when its stdin is closed."""
     command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server", "--port", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -19,9 +19,10 @@ import sys
 import tempfile
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -34,7 +35,7 @@ SERVER = {"command": sys.executable, "args": ["-P", "-m", "mcp_manager.cli.demo_
 
 
 @contextmanager
-def metrics_of(manager: PyMcpManager, worker: int, directory: Path) -> Iterator[None]:
+def metrics_of(manager: PyMcpManager, worker: int, directory: Path) -> Generator[None]:
     """Serve a manager's metrics on a free port, and announce it to Prometheus."""
     # A registry of its own; prometheus_client.REGISTRY would add the metrics of the process.
     registry = CollectorRegistry()
@@ -81,23 +82,26 @@ def scrape(directory: Path) -> Counter[tuple[str, str]]:
     return calls
 
 
+def started(context: SpawnContext, worker: int, directory: Path) -> tuple[Connection, SpawnProcess]:
+    """Start a worker, and return the pipe to it and its process."""
+    mine, theirs = context.Pipe()
+    process = context.Process(target=work, args=(worker, directory, theirs))
+    process.start()
+    return mine, process
+
+
 def main() -> None:
     """Start the workers, scrape them, and end them."""
     # A forked child must not use a manager of its parent; a fresh interpreter has none.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
-        directory, pipes, workers = Path(name), [], []
-        for worker in range(WORKERS):
-            mine, theirs = context.Pipe()
-            process = context.Process(target=work, args=(worker, directory, theirs))
-            process.start()
-            pipes.append(mine)
-            workers.append(process)
-        for pipe in pipes:
+        directory = Path(name)
+        workers = [started(context, worker, directory) for worker in range(WORKERS)]
+        for pipe, _ in workers:
             pipe.recv()
         for (server_id, status), count in scrape(directory).items():
             print(f"all workers: {count} calls of {server_id}, {status}")
-        for pipe, process in zip(pipes, workers, strict=True):
+        for pipe, process in workers:
             pipe.send("stop")
             process.join()
         print(f"{len(list(directory.glob('*.json')))} workers announced after their end")

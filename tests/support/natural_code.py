@@ -1,114 +1,225 @@
-"""Code as users write it, for type checkers: all of it is right, but for the lines that say what is refused.
+"""A sample of what users write, for the type checkers alone: `make types` checks it in their strict modes.
 
-mypy reports a comment ``type: ignore`` that is not needed, so each of these lines is known to be refused.
+Nothing here is cast, and nothing is annotated beyond what a careful user would annotate.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from fastmcp import FastMCP
-
+import mcp_manager
 from mcp_manager import (
-    AuthConfig,
-    AuthFields,
-    BalancingConfig,
+    Caller,
+    CallError,
+    CallToolResult,
+    CircuitOpenError,
+    ConfigError,
+    DeadlineExceededError,
+    ElicitationRequest,
+    Event,
+    FileTokenStore,
+    Handlers,
+    ImageContent,
     ManagerConfig,
     McpManager,
+    McpManagerError,
+    OverloadedError,
+    PyHealthStatus,
     PyMcpManager,
+    RpcError,
+    SamplingRequest,
     Selector,
     ServerConfig,
-    ServerFields,
+    ServerExitedError,
+    ServerState,
+    ServerStateChanged,
+    TextContent,
+    Tool,
+    load_manager_config,
 )
 
-TOKEN = os.environ.get("TOKEN", "")
-SHARED: ServerFields = {"connect": "lazy", "tags": ["shared"], "retry": {"attempts": 2, "budget": {"ratio": 0.1}}}
-AUTH: AuthFields = {"type": "bearer", "token": TOKEN}
+log = logging.getLogger("service")
 
 
-def configurations(tags: Sequence[str], headers: dict[str, str], settings: dict[str, Any]) -> ManagerConfig:
-    """Lists and mappings where the structs have tuples and structs."""
-    search = ServerConfig(url="https://search.example.com/mcp", tags=["web", *tags], headers=headers)
-    many = ServerConfig(url=["https://a.example.com/mcp", "https://b.example.com/mcp"], tags=tags)
-    files = ServerConfig(command="npx", args=["-y", "server"], env={"A": "1"}, restart={"initial_s": 1})
-    secured = ServerConfig(
-        url="https://api.example.com/mcp",
-        auth={"type": "bearer", "token": TOKEN},
-        balancing={"policy": "least_connections", "weights": [1, 2.5]},
-        limits={"max_concurrent": 8, "rate": {"rate": 5}, "tools": {"slow": {"rate": 1, "burst": 2}}},
-        breaker={"rpc_errors": [-32603]},
-        tools={"allow": ["get_*"], "deny": ("get_secret",)},
-    )
-    struct = ServerConfig(url="https://c.example.com/mcp", auth=AuthConfig(type="oauth", scopes=["read"]))
-    return ManagerConfig(
-        servers={
-            "search": search,
-            "many": many,
-            "files": files,
-            "secured": secured,
-            "struct": struct,
-            "short": "https://d.example.com/mcp",
-            "fields": {"url": "https://e.example.com/mcp", "auth": AUTH},
-            "loose": settings,
-        },
-        telemetry={"metrics": True, "traces": {"ratio": 0.1}},
-        max_connections=500,
-    )
+class Weather(TypedDict):
+    """What a tool returns."""
+
+    city: str
+    celsius: float
 
 
-async def managers(fleet: ManagerConfig, path: Path, document: dict[str, Any]) -> None:
-    """Everything that a manager can be made from, and a server from."""
-    server: FastMCP = FastMCP("tools")
-    for manager in (
-        McpManager(),
-        McpManager(fleet),
-        McpManager(path),
-        McpManager("fleet.toml"),
-        McpManager("https://search.example.com/mcp"),
-        McpManager({"mcpServers": {"files": {"command": "npx", "args": ["server"]}}}),
-        McpManager({"servers": {"search": {"url": "https://search.example.com/mcp"}, "tools": server}}),
-        McpManager({"search": "https://search.example.com/mcp", "tools": server}),
-        McpManager(document),
-        McpManager(server),
-        McpManager([server, "https://search.example.com/mcp", path]),
-        McpManager.from_file(path, lenient=True, handlers={"ping": lambda server_id, params: {}}),
-    ):
-        await manager.deploy("a", url="https://a.example.com/mcp", tags=["a"], limits={"max_concurrent": 8})
-        await manager.deploy("b", "https://b.example.com/mcp", **SHARED)
-        await manager.deploy("c", ["npx", "-y", "server"])
-        await manager.deploy("d", {"url": "https://d.example.com/mcp", "transport": "sse"})
-        await manager.deploy("e", ServerConfig(url="https://e.example.com/mcp"), priority=3)
-        await manager.deploy("f", server, instances=2)
-        await manager.deploy("g", document)
-        await manager.redeploy("a", "https://a2.example.com/mcp", strategy="canary", percentage=5, tags=["a"])
-        await manager.apply({"servers": {"a": "https://a.example.com/mcp"}})
-        await manager.execute_text(Selector(tags=["a"]), '{"method": "ping"}')
+class Service:
+    """A service that owns a manager, as one in a web framework does."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        config = load_manager_config(path) if path is not None else ManagerConfig()
+        self.manager = McpManager(
+            config,
+            handlers=Handlers(elicitation=self.ask, sampling=sample, logging=lambda server_id, params: print(params)),
+            token_store=FileTokenStore(Path("tokens.json")),
+            on_state_change=self.noted,
+        )
+        self.changes: list[ServerStateChanged] = []
+
+    async def ask(self, server_id: str, request: ElicitationRequest) -> dict[str, Any]:
+        answer = await asyncio.to_thread(input, f"{server_id}: {request.message} ")
+        return request.accept({"answer": answer}) if answer else request.decline()
+
+    def noted(self, change: ServerStateChanged) -> None:
+        self.changes.append(change)
+        if change.state is ServerState.UNHEALTHY:
+            log.warning("%s is down: %s", change.server_id, ", ".join(change.reasons))
+
+    async def __aenter__(self) -> Service:
+        await self.manager.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.manager.stop()
+
+    async def weather(self, cities: Sequence[str]) -> list[Weather]:
+        calls = [self.manager.call_tool("weather", "today", {"city": city}, timeout=5) for city in cities]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        found: list[Weather] = []
+        for city, result in zip(cities, results, strict=True):
+            if isinstance(result, BaseException):
+                log.error("%s: %s", city, result)
+                continue
+            structured = result.structured_content
+            if structured is not None:
+                found.append(Weather(city=city, celsius=float(structured["celsius"])))
+        return found
+
+    async def follow(self) -> AsyncIterator[str]:
+        async for event in self.manager.events(kinds=[ServerStateChanged]):
+            yield told(event)
 
 
-def threads(path: str, document: dict[str, Any]) -> None:
-    """The same from threads."""
-    with PyMcpManager(path) as manager:
-        manager.deploy_server("a", url="https://a.example.com/mcp", auth=AUTH)
-        manager.deploy_server("b", '{"url": "https://b.example.com/mcp"}')
-        manager.redeploy_server("a", url="https://a2.example.com/mcp", strategy="rolling", batch=2)
-        manager.apply(document)
-    PyMcpManager({"mcpServers": {}})
-    PyMcpManager.from_file(Path(path), lenient=True)
+async def sample(server_id: str, request: SamplingRequest) -> dict[str, Any]:
+    text = f"{server_id} asked for {request.max_tokens} tokens after {len(request.messages)} messages"
+    return {"role": "assistant", "content": {"type": "text", "text": text}, "model": "none"}
 
 
-async def refused(manager: McpManager) -> None:
-    """What type checkers refuse: a word that is none of the choices, an unknown field, a text in place of a list."""
-    ServerConfig(url="http://h/mcp", connect="later")  # type: ignore[arg-type]
-    ServerConfig(url="http://h/mcp", tags="web")  # type: ignore[arg-type]
-    ServerConfig(url="http://h/mcp", urls="http://h/mcp")  # type: ignore[call-arg]
-    ServerConfig(url="http://h/mcp", auth={"type": "basic"})  # type: ignore[arg-type]
-    ServerConfig(url="http://h/mcp", auth={"typ": "bearer"})  # type: ignore[arg-type]
-    BalancingConfig(policy="fastest")  # type: ignore[arg-type]
-    ManagerConfig(max_connections="many")  # type: ignore[arg-type]
-    Selector(tags="web")  # type: ignore[arg-type]
-    await manager.deploy("a", url="http://h/mcp", transport="carrier pigeon")  # type: ignore[arg-type]
-    await manager.deploy("a", url="http://h/mcp", limits={"max_concurrency": 8})  # type: ignore[arg-type]
-    await manager.redeploy("a", "http://h/mcp", strategy="sudden")  # type: ignore[arg-type]
+def told(event: Event) -> str:
+    match event:
+        case ServerStateChanged(server_id=server_id, state=state, previous=previous):
+            return f"{server_id}: {previous.value} -> {state.value}"
+        case _:
+            return type(event).__name__
+
+
+def shown(result: CallToolResult) -> str:
+    """Return a result as text."""
+    parts: list[str] = []
+    for block in result.content:
+        match block:
+            case TextContent(text=text):
+                parts.append(text)
+            case ImageContent(data=data, mime_type=kind):
+                parts.append(f"<{kind}, {len(data)} characters>")
+            case _:
+                parts.append(f"<{block.type}>")
+    return "\n".join(parts)
+
+
+@asynccontextmanager
+async def fleet(urls: Iterable[str]) -> AsyncGenerator[McpManager]:
+    """Run a manager with a server for each URL, and a program."""
+    async with McpManager() as manager:
+        for number, url in enumerate(urls):
+            spec = {"url": url, "tags": ["docs", "production"], "priority": number, "limits": {"max_concurrent": 8}}
+            await manager.deploy(f"docs-{number}", spec)
+        await manager.deploy("files", {"command": "npx", "args": ["-y", "files"], "env": {"ROOT": "/srv"}})
+        await manager.deploy("typed", ServerConfig(url="https://typed.example.com/mcp", server_type="search"))
+        await manager.deploy("text", json.dumps({"url": "https://text.example.com/mcp"}))
+        try:
+            await manager.wait_ready(2, timeout=10)
+        except DeadlineExceededError as late:
+            print(late.hint or late.message)
+        yield manager
+
+
+async def careful(manager: McpManager, question: str) -> str | None:
+    """Call a tool and treat each kind of failure by itself."""
+    try:
+        result = await manager.call_tool(Selector(tag="docs"), "search", {"query": question}, key=question)
+    except OverloadedError as error:
+        await asyncio.sleep(error.retry_after_s or 1.0)
+        return await careful(manager, question)
+    except CircuitOpenError:
+        return None
+    except ServerExitedError as error:
+        log.error("exit status %s", error.exit_code)
+        return None
+    except RpcError as error:
+        return f"{error.code}: {error.message}"
+    except CallError as error:
+        if error.delivery == "not_sent" and error.retryable:
+            return await careful(manager, question)
+        raise
+    return None if result.is_error else shown(result)
+
+
+async def with_progress(manager: McpManager) -> list[float]:
+    seen: list[float] = []
+    await manager.call_tool("files", "index", on_progress=lambda done, total, message: seen.append(done))
+    return seen
+
+
+async def tools_for_a_model(manager: McpManager) -> list[dict[str, Any]]:
+    catalog = await manager.list_all_tools()
+    return [{"name": each.name, "parameters": each.tool.input_schema} for each in catalog.tools]
+
+
+async def for_a_user(manager: McpManager, token: str) -> list[Tool]:
+    caller = Caller("user-17", headers={"Authorization": f"Bearer {token}"})
+    return await manager.for_caller(caller).list_tools("docs-0")
+
+
+def in_threads(config_path: str) -> PyHealthStatus:
+    """Use the manager without asyncio."""
+    with PyMcpManager(config_path) as manager:
+        try:
+            manager.deploy_server("files", {"command": "uvx", "args": ["files"], "tags": ["local"]})
+        except ConfigError as error:
+            for problem in error.problems:
+                print(problem.line, problem.message)
+        reply = json.loads(manager.execute("files", json.dumps({"method": "tools/list"}), timeout=3))
+        names: list[str] = [tool["name"] for tool in reply["result"]["tools"]]
+        for server in manager.list_servers():
+            if server.state != mcp_manager.SERVER_STATE_HEALTHY:
+                print(server.id, server.state, names)
+        return manager.get_health_status()
+
+
+async def on_the_own_loop() -> str:
+    async with PyMcpManager() as manager:
+        await manager.deploy_server_async("docs", {"url": "http://localhost:8001"})
+        await manager.scale_server_async("docs", 2)
+        try:
+            return await manager.execute_async("docs", '{"method": "ping"}')
+        except McpManagerError as error:
+            return str(error)
+
+
+async def main() -> None:
+    async with fleet(["http://localhost:8001", "http://localhost:8002/mcp"]) as manager:
+        print(await careful(manager, "how?"), await with_progress(manager), await tools_for_a_model(manager))
+        print(await for_a_user(manager, "token"), manager.health().healthy_servers, manager.server("files").pids)
+        for view in manager.servers():
+            print(view.id, view.state.value, view.last_error or "no error", *view.found_endpoints)
+    async with Service() as service:
+        print(await service.weather(["Bern", "Basel"]))
+        async for line in service.follow():
+            print(line)
+            break
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

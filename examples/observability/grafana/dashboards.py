@@ -99,7 +99,7 @@ def dashboard(variant: Variant) -> dict[str, Any]:
 
 
 def _variables(variant: Variant) -> list[dict[str, Any]]:
-    source = {
+    source: dict[str, Any] = {
         "name": "datasource",
         "label": "Data source",
         "type": "datasource",
