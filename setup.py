@@ -90,7 +90,6 @@ setup(
         annotate=PROFILE == "debug",
         # Other ways to start a process lose the options above.
         nthreads=(os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0,
-        cache="CYTHON_CACHE_DIR" in os.environ,
         # Coverage of a .pyx needs the generated C beside it; every other profile keeps the tree clean.
         build_dir=None if PROFILE == "trace" else f"build/cython-{PROFILE}",
     ),
