@@ -1,5 +1,6 @@
 """Build of the compiled core. ``MCP_MANAGER_BUILD`` selects a profile: release, debug, trace or sanitize."""
 
+import multiprocessing
 import os
 import sys
 
@@ -87,6 +88,8 @@ setup(
         ],
         compiler_directives=directives,
         annotate=PROFILE == "debug",
+        # Other ways to start a process lose the options above.
+        nthreads=(os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0,
         # Coverage of a .pyx needs the generated C beside it; every other profile keeps the tree clean.
         build_dir=None if PROFILE == "trace" else f"build/cython-{PROFILE}",
     ),

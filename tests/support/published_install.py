@@ -120,7 +120,9 @@ def _install_pypi(directory: Path, servers: Iterable[Published]) -> dict[str, st
         python = str(root / "bin" / "python")
         problem = _run([str(uv), "venv", "--quiet", "--no-project", "--clear", "--python", sys.executable, str(root)])
         pins = ["==".join(server.pin), *server.pins]
-        problem = problem or _run([str(uv), "pip", "install", "--quiet", "--python", python, *pins])
+        problem = problem or _run(
+            [str(uv), "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *pins]
+        )
         if problem:
             problems[folder] = problem
         else:
