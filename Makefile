@@ -27,7 +27,7 @@ PYRIGHT = .venv/bin/pyright --pythonpath .venv/bin/python --verifytypes mcp_mana
 # The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
-	.venv/bin/mypy --strict -p mcp_manager -m _mcp_manager_pytestplugin
+	.venv/bin/mypy --strict -p mcp_manager
 	@if .venv/bin/pyright --version >/dev/null 2>&1; then $(PYRIGHT); else echo 'pyright is left out: it needs Node, and its package from npm'; fi
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests:examples/observability/grafana .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py

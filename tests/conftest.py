@@ -60,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # If the package is not installed, or was before it had a plugin.
-    plugin = import_module("_mcp_manager_pytestplugin")
+    plugin = import_module("mcp_manager.pytest_plugin")
     if not config.pluginmanager.is_registered(plugin):
         config.pluginmanager.register(plugin, "mcp_manager")
     if config.getoption("all_servers") and not hasattr(config, "workerinput"):

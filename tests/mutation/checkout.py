@@ -20,7 +20,6 @@ __all__ = ["ROOT", "Checkout"]
 ROOT: Final = Path(__file__).resolve().parents[2]
 _COPIED: Final = (
     "mcp_manager",
-    "_mcp_manager_pytestplugin.py",
     "benchmarks",
     "tests",
     "setup.py",

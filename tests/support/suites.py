@@ -14,7 +14,7 @@ __all__ = ["run_suite"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _INSTALLED = any(
-    each.value == "_mcp_manager_pytestplugin" for each in importlib.metadata.entry_points(group="pytest11")
+    each.value == "mcp_manager.pytest_plugin" for each in importlib.metadata.entry_points(group="pytest11")
 )
 _ALL: Final = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "typeguard")
 
@@ -29,7 +29,7 @@ def run_suite(
     command += ["-o", "asyncio_default_fixture_loop_scope=function"] if "asyncio" in plugins else []
     command += [part for name in _ALL if name not in plugins for part in ("-p", f"no:{name}")]
     if not _INSTALLED:
-        command += ["-p", "_mcp_manager_pytestplugin"]
+        command += ["-p", "mcp_manager.pytest_plugin"]
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""}
     return subprocess.run(

@@ -1,7 +1,6 @@
 """The pytest plugin of ``mcp_manager.testing``: its fixtures, each of which imports what it needs when it is used.
 
-It is a module of its own, outside of the package, because pytest imports it at every start: a test-suite that uses none of
-its fixtures imports nothing of ``mcp_manager``, and coverage measures the package from its first line.
+pytest imports it at every start: for a test-suite that uses none of its fixtures, nothing else of the package is loaded.
 """
 
 from __future__ import annotations
