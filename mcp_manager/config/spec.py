@@ -54,11 +54,14 @@ def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[st
     ConfigError
         The id or the configuration is invalid.
     """
+    if isinstance(spec, ServerConfig) and not fields:
+        # The usual case in a large fleet.
+        return check_server_config(spec, server_id=server_id)
     validate_server_id(server_id)
     try:
         if isinstance(spec, ServerConfig):
             # Unlike a mapping, it may have variables such as ${VAR}, which are taken as they are.
-            return check_server_config(_replaced(spec, fields) if fields else spec, server_id=server_id)
+            return check_server_config(_replaced(spec, fields or {}), server_id=server_id)
         given = fields_of(spec) if spec is not None else {}
     except FieldProblem as problem:
         error = problem.error(PREFIX, server_id)
