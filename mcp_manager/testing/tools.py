@@ -65,7 +65,7 @@ class Answers:
 
     def __init__(self, era: Era, tools: Mapping[str, Tool], ledger: Ledger) -> None:
         self.era = era
-        self.tools = dict(tools)
+        self.tools: dict[str, Tool] = dict(tools)
         self.ledger = ledger
 
     def reply(self, message: Mapping[str, Any], pid: int | None = None) -> dict[str, Any]:
