@@ -221,7 +221,9 @@ async def test_instances_are_sessions_that_share_one_lifespan() -> None:
     assert entered == ["began", "ended"]
 
 
-async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again() -> None:
+async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     starts: list[float] = []
 
     server = of_the_sdk()
@@ -241,6 +243,9 @@ async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again(
         await eventually(lambda: manager.server("a").ready == 1, "a session")
         assert (await manager.call_tool("a", "add", {"a": 1, "b": 2})).text == "3"
     assert len(starts) == 3
+    # Each run has a transport of its own; and there is no program that has stderr.
+    assert caplog.text.count("an unexpected failure") == 1
+    assert "program" not in caplog.text
 
 
 async def test_a_server_that_ends_in_the_middle_of_a_call_says_so() -> None:
