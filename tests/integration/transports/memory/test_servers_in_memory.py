@@ -221,6 +221,88 @@ async def test_instances_are_sessions_that_share_one_lifespan() -> None:
     assert entered == ["began", "ended"]
 
 
+class Database:
+    """What a lifespan opens and closes."""
+
+    is_open = False
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, server: Any) -> AsyncIterator[dict[str, Any]]:
+        assert not self.is_open
+        self.is_open = True
+        yield {}
+        await asyncio.sleep(0)
+        self.is_open = False
+
+    def read(self) -> str:
+        assert self.is_open
+        return "read"
+
+
+def with_database() -> tuple[FastMCP, Database]:
+    database = Database()
+    server: FastMCP = FastMCP("data", lifespan=database.lifespan)
+    server.tool(database.read)
+    return server, database
+
+
+async def test_the_lifespan_goes_on_when_the_session_that_began_it_ends() -> None:
+    server, database = with_database()
+    async with McpManager({"b": server}) as other:
+        async with deployed(server) as manager:
+            await other.undeploy("b")
+            assert (await manager.call_tool("a", "read")).text == "read"
+            await manager.redeploy("a", server=server)
+            assert (await manager.call_tool("a", "read")).text == "read"
+            await manager.undeploy("a")
+            assert not database.is_open
+            await asyncio.gather(manager.deploy("a", server=server), other.deploy("b", server=server))
+            assert (await manager.call_tool("a", "read")).text == "read"
+    assert not database.is_open
+
+
+async def test_a_lifespan_that_fails_fails_all_sessions_and_is_entered_again() -> None:
+    entered: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server: Any) -> AsyncIterator[dict[str, Any]]:
+        entered.append("began")
+        if len(entered) < 2:
+            raise RuntimeError("no database")
+        yield {}
+        raise RuntimeError("no end")
+
+    server: FastMCP = FastMCP("failing", lifespan=lifespan)
+    server.tool(add)
+    async with McpManager() as manager:
+        await manager.deploy("a", server=server, instances=2, **SWIFT)
+        await eventually(lambda: manager.server("a").ready == 2, "two sessions")
+        assert (await manager.call_tool("a", "add", {"a": 1, "b": 2})).text == "3"
+    assert entered == ["began", "began"]
+
+
+async def test_a_lifespan_that_never_begins_or_ends_is_cancelled() -> None:
+    cancelled: list[str] = []
+    began = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server: Any) -> AsyncIterator[dict[str, Any]]:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("cancelled")
+            raise
+        yield {}
+
+    async with McpManager() as manager:
+        deploying = asyncio.create_task(manager.deploy("a", server=FastMCP("slow", lifespan=lifespan)))
+        await asyncio.wait_for(began.wait(), WAIT_S)
+        await manager.undeploy("a")
+        await deploying
+    assert cancelled == ["cancelled"]
+
+
 async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
