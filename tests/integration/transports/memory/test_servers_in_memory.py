@@ -17,15 +17,18 @@ from mcp.server.mcpserver import MCPServer
 from support.calls import CALM, SWIFT, eventually
 
 from mcp_manager import (
+    Caller,
     CallError,
     ConfigError,
     DeadlineExceededError,
     Handlers,
+    InvalidRequestError,
     McpManager,
     ProtocolError,
     PyMcpManager,
     ServerConfig,
     ServerExitedError,
+    current_caller,
 )
 
 WAIT_S = 15.0
@@ -175,6 +178,20 @@ async def test_stopping_fails_the_calls_under_way_and_ends_the_server() -> None:
         with pytest.raises(CallError, match="stopped"):
             await call
     # The check for leaks finds a task that is left.
+
+
+async def test_tools_know_the_caller_and_take_no_credentials() -> None:
+    server: FastMCP = FastMCP("knowing")
+
+    @server.tool
+    def who() -> str:
+        caller = current_caller()
+        return "nobody" if caller is None else caller.principal
+
+    async with deployed(server) as manager:
+        assert (await manager.for_caller(Caller("alice")).call_tool("a", "who")).text == "alice"
+        with pytest.raises(InvalidRequestError, match=r"carried to a server in memory.*current_caller"):
+            await manager.for_caller(Caller("alice", auth="token")).call_tool("a", "who")
 
 
 async def test_a_reply_over_the_limit_fails_its_own_call_alone() -> None:
