@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
-from mcp_manager.auth.options import AuthOptions
+from mcp_manager.auth.options import AuthOptions, check_options
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
@@ -49,7 +49,7 @@ from mcp_manager.runtime.phase import Lifetime, Phase, not_running
 from mcp_manager.servers.core_settings import router_of
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback
-from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
+from mcp_manager.session.handlers import HandlerMap, Handlers, Roots, check_handlers
 from mcp_manager.session.host import HostApplication
 from mcp_manager.telemetry import open_telemetry
 from mcp_manager.transports.base import Request
@@ -143,6 +143,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         **authorization: Unpack[AuthOptions],
     ) -> None:
         super().__init__()
+        check_options(authorization, type(self))
         self._config = manager_config_of(config)
         capabilities = arguments.as_settings(capabilities, "capabilities")
         self._roots: Roots | None = None
@@ -151,6 +152,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             self._roots = handlers.root_list()
             handlers = handlers.by_method(self._roots)
         handlers = arguments.as_settings(handlers, "handlers")
+        check_handlers(handlers, "handlers")
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
@@ -158,7 +160,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK, self._config.list_timeout_s)
         self._events = EventFeed(arguments.as_callback(on_state_change, "on_state_change"))
-        self._telemetry = open_telemetry(self._config.telemetry, trace_context)
+        self._telemetry = open_telemetry(self._config.telemetry, arguments.as_callback(trace_context, "trace_context"))
         host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,

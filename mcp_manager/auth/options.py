@@ -9,7 +9,7 @@ from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
 
-__all__ = ["AuthOptions"]
+__all__ = ["AuthOptions", "check_options"]
 
 
 class AuthOptions(TypedDict, total=False):
@@ -18,3 +18,10 @@ class AuthOptions(TypedDict, total=False):
     token_store: TokenStore | None
     redirect_handler: RedirectHandler | None
     credentials: Mapping[str, CredentialProvider] | None
+
+
+def check_options(options: Mapping[str, object], owner: type) -> None:
+    """Raise ``TypeError`` for what is no parameter of a manager."""
+    for name in options:
+        if name not in AuthOptions.__annotations__:
+            raise TypeError(f"{owner.__name__}() got an unexpected keyword argument {name!r}")

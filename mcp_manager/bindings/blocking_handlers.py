@@ -56,7 +56,14 @@ def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
     async def answer(*args: Any) -> Any:
         context = copy_context()
-        given = await in_thread(partial(context.run, handler, *args), "mcp-manager handler")
+        given = await in_thread(partial(context.run, called, *args), "mcp-manager handler")
         return await given if inspect.isawaitable(given) else given
+
+    def called(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except (SystemExit, KeyboardInterrupt) as ending:
+            # It ends a thread, but would end the manager's loop, and so all servers, if it got there.
+            raise RuntimeError(f"the handler raised {type(ending).__name__}") from ending
 
     return answer

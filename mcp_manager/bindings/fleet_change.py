@@ -12,6 +12,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from mcp_manager.errors import NotRunningError
 from mcp_manager.runtime.background import background_task
 
 __all__ = ["FleetChange", "begin"]
@@ -45,10 +46,20 @@ class FleetChange:
         return f"<FleetChange: {'done' if self._task is None or self._task.done() else 'under way'}>"
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Wait for the end of the change, and raise its error if it fails."""
+        """Wait for the end of the change, and raise its error if it fails.
+
+        Raises
+        ------
+        NotRunningError
+            The change is made on another event loop than this one, and goes on.
+        """
         task = self._task
         if task is None:
             return
+        if task.get_loop() is not asyncio.get_running_loop() and not task.done():
+            raise NotRunningError(
+                "The change is made on another event loop", hint="await it there, or call the _async method instead"
+            )
         try:
             yield from asyncio.shield(task).__await__()
         finally:

@@ -276,7 +276,8 @@ def _call_blocking(mirror: Mirror, timing: _Timing, args: Arguments, options: Op
     on_progress = options.get("on_progress")
     if not callable(on_progress) or inspect.iscoroutinefunction(on_progress):
         return runner._wait(_in_time(call, args, options, deadline), deadline, timing.twin)
-    reports = ThreadReports(on_progress, lambda outcome: runner._wait(_awaited(outcome)))
+    ends_ns = None if deadline is None else deadline.patience_ends_ns
+    reports = ThreadReports(on_progress, lambda outcome: runner._wait(_awaited(outcome)), ends_ns)
     options = {**options, "on_progress": reports.put}
     return runner._wait(_in_time(call, args, options, deadline), deadline, timing.twin, reports)
 

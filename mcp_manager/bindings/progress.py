@@ -46,11 +46,17 @@ class ThreadReports:
         See :data:`ProgressCallback`.
     wait_for
         Waits for the awaitable that a callback returns.
+    ends_ns
+        When the thread gives up, a time of :func:`time.monotonic_ns`: no callback is called after that. ``None`` if the
+        call ends by itself.
     """
 
-    def __init__(self, callback: ProgressCallback, wait_for: Callable[[Awaitable[None]], None]) -> None:
+    def __init__(
+        self, callback: ProgressCallback, wait_for: Callable[[Awaitable[None]], None], ends_ns: int | None = None
+    ) -> None:
         self._callback = callback
         self._wait_for = wait_for
+        self._ends_ns = ends_ns
         self._reports: deque[Report] = deque(maxlen=_MAX_WAITING)
         self._news = threading.Event()
         self._is_over = False
@@ -66,13 +72,15 @@ class ThreadReports:
         self._news.set()
 
     def acquire(self, timeout: float) -> bool:
-        """Deliver what has come within ``timeout`` seconds; return whether the call is over and all is delivered."""
+        """Deliver what has come within ``timeout`` seconds; return whether the call is over."""
         if not self._news.wait(timeout):
             return False
         self._news.clear()
         # Read first: no report follows it.
         is_over = self._is_over
         while self._reports:
+            if self._ends_ns is not None and time.monotonic_ns() > self._ends_ns:
+                break
             self._deliver(self._reports.popleft())
         return is_over
 

@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.permanence import make_permanent
-from mcp_manager.auth.options import AuthOptions
+from mcp_manager.auth.options import AuthOptions, check_options
 from mcp_manager.bindings.blocking_handlers import beside_the_loop
 from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
@@ -33,7 +33,7 @@ from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
 from mcp_manager.runtime.signals import SignalHandler, hangup_signal
-from mcp_manager.session.handlers import HandlerMap, Handlers
+from mcp_manager.session.handlers import HandlerMap, Handlers, check_handlers
 
 __all__ = ["ManagerRunner"]
 
@@ -85,9 +85,12 @@ class ManagerRunner(Unique):
         on_state_change: OnStateChange | None = None,
         **authorization: Unpack[AuthOptions],
     ) -> None:
+        check_options(authorization, type(self))
+        if not isinstance(handlers, Handlers):
+            check_handlers(arguments.as_settings(handlers, "handlers"), "handlers")
         self._handlers = beside_the_loop(handlers)
-        self._capabilities = capabilities
-        self._trace_context = trace_context
+        self._capabilities = arguments.as_settings(capabilities, "capabilities")
+        self._trace_context = arguments.as_callback(trace_context, "trace_context")
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
         self._authorization = authorization
         self._config_path: str | PathLike[str] | None = None
@@ -166,13 +169,15 @@ class ManagerRunner(Unique):
             if self._is_up and self._thread is not None:
                 return
             self._check_startable()
+            # First: if it fails, there is no thread that nobody stops.
+            manager = self._make_manager()
             self._thread = LoopThread("mcp-manager")
             self._loop = self._thread.loop
             self._calls = self._thread.calls
-            self._manager = self._make_manager()
+            self._manager = manager
         _runners.add(self)
         try:
-            self._wait(self._manager.start())
+            self._wait(manager.start())
             # A signal handler or another thread may have stopped it meanwhile.
             self._check_unstopped()
         except BaseException:

@@ -85,6 +85,10 @@ class CallsForCallers(TaskVerbs):
         """Encode a request; return it with its progress token and the receiver of its reports, ``None`` without one."""
         progress = None
         if on_progress is not None:
+            if not callable(on_progress):
+                raise InvalidRequestError(
+                    f"Invalid request: on_progress must be a function, not {arguments.shown(on_progress)}"
+                )
             token = self._next_progress_token()
             params = with_progress_token(params, token)
             progress = token, ProgressReports(on_progress, template.containment)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager.config._problem import FieldProblem
-from mcp_manager.config.arguments import as_path, shown
+from mcp_manager.config.arguments import as_path
 from mcp_manager.config.fields.manager import ManagerFields
 from mcp_manager.config.load import load_fleet_mapping, load_manager_config
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.memory import ServerObject, is_server_object
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.naming import is_url
+from mcp_manager.config.reading import KINDS
 from mcp_manager.config.spec import server_config_of, server_id_of
 from mcp_manager.errors import ConfigError
 
@@ -42,6 +44,8 @@ _ACCEPTED: Final = (
 )
 _PLACES: Final = ("url", "command", "server")
 _PREFIX: Final = "Invalid configuration"
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
+_HOST_AND_PORT: Final = re.compile(r"[\w.-]+:\d{1,5}(/|$)")
 
 
 def manager_config_of(source: ManagerSource | None, *, lenient: bool = False) -> ManagerConfig:
@@ -73,7 +77,7 @@ def manager_config_of(source: ManagerSource | None, *, lenient: bool = False) ->
     if isinstance(source, str | ServerConfig | Mapping) or is_server_object(source):
         return _of_one_server(source)
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
-        return _joined([manager_config_of(each, lenient=lenient) for each in source])
+        return _of_many(source, lenient=lenient)
     raise ConfigError(
         f"{_PREFIX}: a manager cannot be made from a value of type {type(source).__name__}", hint=_ACCEPTED
     )
@@ -96,19 +100,32 @@ def fleet_config_of(source: FleetSource) -> ManagerConfig:
     else:
         is_fleet = isinstance(source, ManagerConfig | os.PathLike)
     if not is_fleet:
+        # A URL may have credentials, and bytes may be a whole file.
+        got = "a URL" if isinstance(source, str) else "None" if source is None else f"of type {type(source).__name__}"
         raise ConfigError(
-            f"config must be a ManagerConfig, a mapping of servers or the path of a file, not {shown(source)}",
+            f"config must be a ManagerConfig, a mapping of servers or the path of a file, not {got}",
             hint="give all servers of the fleet; ManagerConfig() has none",
         )
     return manager_config_of(source)
 
 
 def _path(text: str) -> str:
-    if text.lstrip().startswith("{"):
+    """Return the path that a text is; raises :class:`ConfigError` without the text, if that may hold secrets."""
+    begun = text.strip()
+    if begun.startswith("{") or (begun.startswith("[") and begun.endswith("]")) or "\n" in begun:
         raise ConfigError(
             f"{_PREFIX}: a manager cannot be made from JSON text: a text is a URL or the path of a file",
             hint="give the mapping itself, json.loads(text)",
         )
+    if (scheme := _SCHEME.match(begun)) is not None:
+        raise ConfigError(
+            f"{_PREFIX}: a server cannot be reached by a URL that begins with {scheme[0]!r}",
+            hint="use http:// or https://",
+        )
+    if _HOST_AND_PORT.match(begun) is not None:
+        raise ConfigError(f"{_PREFIX}: a URL needs its scheme", hint="put http:// or https:// before the host")
+    if not begun:
+        raise ConfigError(f"{_PREFIX}: a manager cannot be made from an empty text", hint=_ACCEPTED)
     return as_path(text)
 
 
@@ -150,6 +167,20 @@ def _is_server(value: object) -> bool:
     if isinstance(value, str):
         return is_url(value)
     return isinstance(value, ServerConfig | Mapping | list | tuple) or is_server_object(value)
+
+
+def _of_many(sources: Sequence[Any], *, lenient: bool) -> ManagerConfig:
+    first = sources[0] if sources else None
+    if isinstance(first, str) and not is_url(first.strip()) and all(isinstance(each, str) for each in sources):
+        if os.path.splitext(first)[1].lower() not in KINDS:
+            raise ConfigError(
+                f"{_PREFIX}: a list holds sources of servers, and is no command line",
+                hint='give a mapping of servers by id, such as {"id": ["python", "server.py"]}',
+            )
+    try:
+        return _joined([manager_config_of(each, lenient=lenient) for each in sources])
+    except RecursionError:
+        raise ConfigError(f"{_PREFIX}: lists are nested too deeply") from None
 
 
 def _joined(configs: Sequence[ManagerConfig]) -> ManagerConfig:

@@ -36,6 +36,8 @@ ACCEPTED: Final = (
     "a ServerConfig, a mapping of its fields, a URL, a list of a program and its arguments, or a server object"
 )
 
+_COMMAND_HINT: Final = 'give a command line as a list: ["python", "server.py"]'
+
 
 def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[str, Any] | None = None) -> ServerConfig:
     """Return the checked configuration of a server.
@@ -83,7 +85,13 @@ def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[st
 def fields_of(spec: object) -> Mapping[str, Any] | str | bytes:
     """Return the fields that a specification stands for, or the JSON text that it is; raises :class:`FieldProblem`."""
     if isinstance(spec, str):
-        return {"url": spec.strip()} if is_url(spec.strip()) else spec
+        text = spec.strip()
+        if is_url(text):
+            return {"url": text}
+        if not text.startswith(("{", "[")):
+            # It is not quoted: it may hold a credential.
+            raise FieldProblem("", "a text must be a URL with http:// or https://, or a JSON object", _COMMAND_HINT)
+        return spec
     if isinstance(spec, bytes | bytearray):
         return bytes(spec)
     if isinstance(spec, Mapping):

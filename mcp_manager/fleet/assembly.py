@@ -162,7 +162,7 @@ class Assembly:
 
             return MemoryTransport(
                 config,
-                server_id=server_id,
+                containment=session.containment,
                 sink=sink,
                 timer=self._timer,
                 secrets=session.secrets,

@@ -289,15 +289,18 @@ def is_shared(own: SessionTemplate, caller: Caller) -> bool:
     Raises
     ------
     InvalidRequestError
-        They do, and the caller carries credentials, which a program cannot be given with a call.
+        They do, and the caller carries credentials, which neither a program nor a server in memory takes with a call.
     """
     if own.config.url is not None:
         return False
     if caller.carries_credentials:
+        is_program = own.config.command is not None
         raise InvalidRequestError(
-            "Invalid caller: headers and auth cannot be carried to a stdio server",
+            f"Invalid caller: headers and auth cannot be carried to a {'stdio server' if is_program else 'server in memory'}",
             server_id=own.server_id,
-            hint="give the program its credentials in env, or deploy one server for each principal",
+            hint="give the program its credentials in env, or deploy one server for each principal"
+            if is_program
+            else "leave them out: its tools can call current_caller()",
         )
     return True
 

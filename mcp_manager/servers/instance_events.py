@@ -89,8 +89,8 @@ class InstanceEvents:
             events.tell(SessionLost(server_id=template.server_id, instance=self._index, reason=reason))
 
     def start_failed(self, session: Session, error: CallError, restart_at: float) -> None:
-        """Tell that a program ended while it was being started."""
-        if isinstance(error, ServerExitedError):
+        """Tell that a program ended while it was being started; of a server in memory, its state says so."""
+        if isinstance(error, ServerExitedError) and self._template.config.command is not None:
             self._child_exited(session, error, restart_at, uptime_s=None)
 
     def _child_exited(self, session: Session, error: CallError, restart_at: float, uptime_s: float | None) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "Roots",
     "SamplingRequest",
     "TookTooLongError",
+    "check_handlers",
     "outcome",
     "start_handler",
 ]
@@ -199,13 +200,21 @@ Answer = Awaitable[Mapping[str, Any]] | Mapping[str, Any]
 Done = Awaitable[None] | None
 
 
+def check_handlers(handlers: object, name: str) -> None:
+    """Raise :class:`ConfigError` unless the parameter ``name`` is a mapping of functions by method name."""
+    if not isinstance(handlers, Mapping):
+        raise ConfigError(f"{name} must be a mapping, not of type {type(handlers).__name__}")
+    for method, handler in handlers.items():
+        if not isinstance(method, str) or not callable(handler):
+            raise ConfigError(f"{name} must be functions by method name, which that of {method!r} is not")
+
+
 class Handlers(msgspec.Struct, frozen=True, kw_only=True):
     """The handlers of an application: they answer the requests of servers and take their notifications.
 
     Every handler may be a function or a coroutine function, and gets the server id first. It runs on the manager's loop,
     which a function must not block; only with ``PyMcpManager`` do functions that answer requests run in threads of
-    their own. The client declares to
-    servers the capabilities for which there are handlers. A handler that raises, or takes longer than
+    their own. The client declares to servers the capabilities for which there are handlers. A handler that raises, or takes longer than
     ``handler_timeout_s`` of :class:`~mcp_manager.ManagerConfig`, affects only its own request or notification: the
     server receives an error. Raise :class:`~mcp_manager.RpcError` to choose which. A server of 2026-07-28 asks as part
     of a call, so there the call fails with :class:`~mcp_manager.InputRequiredError`.
@@ -262,6 +271,13 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
     on_resource_updated: Callable[[str, str], Done] | None = None
     on_elicitation_complete: Callable[[str, str], Done] | None = None
     others: HandlerMap = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name not in ("roots", "others") and value is not None and not callable(value):
+                raise ConfigError(f"{name} must be a function, not of type {type(value).__name__}")
+        check_handlers(self.others, "others")
 
     def by_method(self, roots: Roots | None) -> dict[str, Handler]:
         """Return the handlers by method name; ``roots`` is the result of :meth:`root_list`."""

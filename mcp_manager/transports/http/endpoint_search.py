@@ -86,7 +86,9 @@ class EndpointSearch:
         except CallError:
             transport.go_to(configured)
             return reply
-        if type(answer) is WireReply and (self._is_nowhere(answer) or 300 <= answer.status < 400):
+        if type(answer) is WireReply and (
+            self._is_nowhere(answer) or 300 <= answer.status < 400 or _is_web_page(answer)
+        ):
             transport.go_to(configured)
             return reply
         if type(answer) is not WireReply or answer.status < 500:
@@ -103,3 +105,9 @@ class EndpointSearch:
 
     def _is_nowhere(self, reply: WireReply) -> bool:
         return reply.status in _NO_ENDPOINT and not self._reader.is_json_rpc(reply)
+
+
+def _is_web_page(reply: WireReply) -> bool:
+    """Tell whether a site answers with a page, as some do for every path."""
+    is_html = (reply.header("content-type") or "").lower().startswith("text/html")
+    return is_html and reply.status == 200 and reply.body.lstrip().startswith(b"<")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import orjson
+
+from mcp_manager.transports.memory.lifespans import shared_lifespan
 
 __all__ = ["Codec", "Running", "codec", "prepared"]
 
@@ -58,9 +60,16 @@ def prepared(server: Any) -> tuple[Running, AbstractAsyncContextManager[object]]
         inner = server
     if not callable(getattr(inner, "create_initialization_options", None)) or not callable(getattr(inner, "run", None)):
         raise TypeError(f"{type(server).__name__} is not a server of the packages mcp or fastmcp")
-    # fastmcp shares one lifespan among all sessions of a server.
+    # fastmcp shares one lifespan among all sessions of a server, but ends it with the session that began it.
     lifespan = getattr(server, "_lifespan_manager", None)
-    return inner, lifespan() if callable(lifespan) else contextlib.nullcontext()
+    return inner, _shared(server, lifespan) if callable(lifespan) else contextlib.nullcontext()
+
+
+@contextlib.asynccontextmanager
+async def _shared(server: Any, lifespan: Callable[[], AbstractAsyncContextManager[object]]) -> AsyncIterator[None]:
+    # The session enters it, too: it sets context variables.
+    async with shared_lifespan(server, lifespan), lifespan():
+        yield
 
 
 @cache

@@ -18,6 +18,7 @@ from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, CoroutineReader, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, FrameCheck, LifeSigns, MessageSink
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.duplex import DuplexTransport
 from mcp_manager.transports.memory.objects import Codec, Running, codec, prepared
 from mcp_manager.transports.memory.streams import Inbox, Outbox
@@ -41,7 +42,9 @@ class MemoryTransport(DuplexTransport):
     ----------
     config
         The server's configuration, with the object and the limits.
-    server_id, sink, timer, secrets, check
+    containment
+        Logs what the object raises, once for each place and for all sessions of the server.
+    sink, timer, secrets, check
         See :class:`DuplexTransport`.
     context
         The context that the server runs in; its handlers run in that of the call.
@@ -51,14 +54,16 @@ class MemoryTransport(DuplexTransport):
         self,
         config: ServerConfig,
         *,
-        server_id: str,
+        containment: Containment,
         sink: MessageSink,
         timer: DeadlineTimer,
         secrets: Secrets,
         check: FrameCheck,
         context: Context,
     ) -> None:
-        super().__init__(config, server_id=server_id, sink=sink, timer=timer, secrets=secrets, check=check)
+        super().__init__(config, server_id=containment.server_id, sink=sink, timer=timer, secrets=secrets, check=check)
+        # Every session has a transport of its own, and an object that fails is run again and again.
+        self._containment = containment
         self._server = config.server
         self._largest = config.max_response_bytes
         self._context = context

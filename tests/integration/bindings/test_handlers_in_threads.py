@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,14 @@ from mcp_manager import (
     Caller,
     ElicitationRequest,
     Handlers,
+    InvalidRequestError,
     LogMessage,
     PyMcpManager,
     RpcError,
     SamplingRequest,
     current_caller,
 )
+from mcp_manager.bindings.progress import ThreadReports
 
 WAIT_S = 15.0
 ERAS = pytest.mark.parametrize("era", ["handshake", "stateless"])
@@ -162,6 +165,17 @@ def test_what_a_plain_handler_raises_and_returns() -> None:
         assert ask(manager, "elicitation/create", FORM)["error"] == {"code": -5, "message": "not today"}
 
 
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_a_handler_that_ends_its_thread_does_not_end_the_manager(ending: type[BaseException]) -> None:
+    def elicitation(server_id: str, request: ElicitationRequest) -> Any:
+        raise ending
+
+    with PyMcpManager(handlers=Handlers(elicitation=elicitation)) as manager:
+        manager.deploy("a", asking("handshake"))
+        assert ask(manager, "elicitation/create", FORM)["error"]["code"] == -32603
+        assert manager.call_tool("a", "received", timeout=WAIT_S).structured_content
+
+
 def test_a_handler_knows_the_context_of_the_call_that_asks() -> None:
     seen: list[Any] = []
 
@@ -288,6 +302,24 @@ def test_what_a_callback_raises_is_logged_and_affects_nothing(
     asyncio.run(main())
     assert caplog.text.count("the progress callback of a call failed") == 2
     assert caplog.text.count("my mistake") >= 2
+
+
+def test_no_report_is_delivered_after_the_thread_gives_up() -> None:
+    seen: list[float] = []
+    reports = ThreadReports(lambda progress, *_: seen.append(progress), list, time.monotonic_ns())
+    for each in range(3):
+        reports.put(each, None, None)
+    assert reports.acquire(0) is False
+    reports.put(3, None, None)
+    reports.release()
+    assert reports.acquire(0) is True
+    assert seen == []
+
+
+def test_a_callback_that_is_no_function_is_refused(manager: PyMcpManager) -> None:
+    callback: Any = "report"
+    with pytest.raises(InvalidRequestError, match="on_progress must be a function, not 'report'"):
+        manager.call_tool("a", "progress", on_progress=callback, timeout=WAIT_S)
 
 
 def test_an_interrupt_in_a_callback_cancels_the_call(manager: PyMcpManager) -> None:

@@ -104,7 +104,7 @@ def test_what_is_not_running_is_dropped_without_a_word(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         PyMcpManager(tmp_path / "missing.toml")
     with pytest.raises(ConfigError):
-        McpManager({})  # type: ignore[arg-type]
+        McpManager(5)  # type: ignore[arg-type]
 
     async def main() -> None:
         async with McpManager():

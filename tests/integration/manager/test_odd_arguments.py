@@ -17,7 +17,9 @@ from support.calls import CALM
 
 from mcp_manager import (
     Caller,
+    ConfigError,
     DeadlineExceededError,
+    Handlers,
     InvalidRequestError,
     ManagerConfig,
     McpManager,
@@ -62,6 +64,41 @@ class Odd:
 
     def __repr__(self) -> str:
         return "an odd thing"
+
+
+WRONG_PARAMETERS: Final[list[tuple[dict[str, Any], type[Exception], str]]] = [
+    ({"handler": {}}, TypeError, r"McpManager\(\) got an unexpected keyword argument 'handler'"),
+    ({"handlers": 5}, ConfigError, "handlers must be a mapping"),
+    ({"handlers": {"x/ask": 5}}, ConfigError, "functions by method name, which that of 'x/ask' is not"),
+    ({"capabilities": 5}, ConfigError, "capabilities must be a mapping"),
+    ({"trace_context": 5}, ConfigError, "trace_context must be a function"),
+    ({"on_state_change": 5}, ConfigError, "on_state_change must be a function"),
+]
+
+
+@pytest.mark.parametrize("kind", [McpManager, PyMcpManager])
+@pytest.mark.parametrize(("parameters", "error", "said"), WRONG_PARAMETERS)
+def test_a_wrong_parameter_is_an_error_when_the_manager_is_made(
+    kind: type, parameters: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        kind(**parameters)
+
+
+def test_a_wrong_handler_is_an_error_when_the_handlers_are_made() -> None:
+    wrong: Any = 5
+    with pytest.raises(ConfigError, match="sampling must be a function"):
+        Handlers(sampling=wrong)
+    with pytest.raises(ConfigError, match="others must be functions by method name"):
+        Handlers(others={"x/ask": wrong})
+
+
+def test_a_manager_that_cannot_be_made_leaves_no_thread() -> None:
+    provider: Any = {"a": 5}
+    manager = PyMcpManager(credentials=provider)
+    with pytest.raises(ConfigError, match="credentials must be functions by server id"):
+        manager.start()
+    # The check for leaks finds a thread that is left.
 
 
 class Hostile:

@@ -13,7 +13,8 @@ from support.era_server import HANDSHAKE, STATELESS, EraServer, Response
 
 from mcp_manager import AuthError, Caller, McpManager, ProtocolError
 from mcp_manager.testing import faults
-from mcp_manager.testing.scripted import Request, ScriptedServer
+from mcp_manager.testing.faults.record import FaultRecord
+from mcp_manager.testing.scripted import Connection, Request, ScriptedServer
 
 KEY = "canary-5d1e"
 
@@ -129,6 +130,27 @@ async def test_what_answers_nowhere_is_told_as_it_is_with_the_way_out() -> None:
             assert manager.server("a").found_endpoints == ()
         first = server.asked()[:4]
         assert first == [("server/discover", "/"), ("server/discover", "/mcp"), ("initialize", "/"), ("GET", "/")]
+
+
+class PageAtTheUsualPath(FaultRecord, frozen=True, tag="page_at_the_usual_path"):
+    """A site that has a page at ``/mcp``, and nothing elsewhere."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        if request is not None and request.path == "/mcp":
+            await connection.respond(200, {"Content-Type": "text/html"}, b"<!doctype html><title>Welcome</title>")
+        else:
+            await connection.respond(404)
+
+
+async def test_a_web_page_is_no_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(HANDSHAKE) as server:
+        server.script_always("*", PageAtTheUsualPath())
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.origin})
+            with pytest.raises(ProtocolError, match="/mcp is no MCP endpoint either"):
+                await manager.call_tool("a", "echo", {"text": "x"})
+            assert manager.server("a").found_endpoints == ()
+        assert found_lines(caplog) == []
 
 
 async def test_a_url_with_a_path_or_a_query_is_taken_at_its_word() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mcp_manager import NotRunningError
 from mcp_manager.bindings.fleet_change import FleetChange, begin
 
 pytestmark = pytest.mark.both_loops
@@ -118,6 +119,19 @@ async def test_whoever_stops_waiting_does_not_stop_the_change() -> None:
     change.gate.set_result(None)
     await begun
     assert change.steps[-1].startswith("last")
+
+
+async def test_another_loop_cannot_wait_for_a_change() -> None:
+    change = Change()
+    begun = begin(change.run(), "a")
+
+    async def wait() -> None:
+        await begun
+
+    with pytest.raises(NotRunningError, match="made on another event loop"):
+        await asyncio.to_thread(asyncio.run, wait())
+    change.gate.set_result(None)
+    await begun
 
 
 @pytest.mark.parametrize("pauses", [0, 1, 2])

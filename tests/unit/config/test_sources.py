@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_manager import ConfigError, LimitsConfig, ManagerConfig, McpManager, PyMcpManager, Selector, ServerConfig
-from mcp_manager.config.sources import manager_config_of
+from mcp_manager.config.sources import fleet_config_of, manager_config_of
 from mcp_manager.config.spec import server_config_of
 
 URL = "https://search.example.com/mcp"
@@ -28,6 +28,9 @@ class InMemory:
 
 
 OBJECT: Any = InMemory("tools")
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+SECRET = "s3cr3t-token"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,11 @@ def test_everything_that_is_wrong_in_a_mapping_is_told() -> None:
         ({"foo": 1}, "none of the known tables"),
         ({"servers": {"a": URL}, "max_connections": 5}, "'max_connections'.*it belongs in the manager table"),
         ([OBJECT, OBJECT], "two servers have the id 'tools'.*a mapping of servers by id"),
-        (["npx", "-y"], "must end in .json"),
+        (["npx", "-y"], r"is no command line.*give a mapping of servers by id"),
+        (["a.toml", "b.toml"], "a.toml: cannot be read"),
+        (" ", "made from an empty text"),
+        ("localhost:8000/mcp", "needs its scheme.*put http:// or https:// before"),
+        (ENDLESS, "nested too deeply"),
         ([{"manager": {"max_connections": 1}}, {"manager": {"max_connections": 2}}], "several sources have settings"),
         ({"servers": {"a": 5}}, "servers.a: expected a ServerConfig, a mapping of its fields, a URL"),
     ],
@@ -101,6 +108,35 @@ def test_everything_that_is_wrong_in_a_mapping_is_told() -> None:
 def test_anything_else_is_refused_with_what_is_accepted(source: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         manager_config_of(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (f"wss://user:{SECRET}@h/mcp", "begins with 'wss://'.*use http://"),
+        (f'["{SECRET}"]', "made from JSON text"),
+        (f"servers:\n  a: {SECRET}", "made from JSON text"),
+    ],
+)
+def test_a_text_that_is_no_path_is_not_quoted(source: str, said: str) -> None:
+    for refuse in (manager_config_of, fleet_config_of):
+        with pytest.raises(ConfigError, match=said) as caught:
+            refuse(source)
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", [f"https://user:{SECRET}@h/mcp", SECRET.encode()])
+def test_what_describes_no_fleet_is_not_quoted(source: Any) -> None:
+    with pytest.raises(ConfigError, match="config must be a ManagerConfig") as caught:
+        fleet_config_of(source)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["", "python server.py", f"wss://user:{SECRET}@h/mcp", f"url: {SECRET}"])
+def test_a_text_that_describes_no_server_says_what_a_text_may_be(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"a URL with http:// or https://, or a JSON object.*as a list") as caught:
+        server_config_of("a", spec)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,18 @@ from mcp.server.mcpserver import MCPServer
 from support.calls import CALM, SWIFT, eventually
 
 from mcp_manager import (
+    Caller,
     CallError,
     ConfigError,
     DeadlineExceededError,
     Handlers,
+    InvalidRequestError,
     McpManager,
     ProtocolError,
     PyMcpManager,
     ServerConfig,
     ServerExitedError,
+    current_caller,
 )
 
 WAIT_S = 15.0
@@ -177,6 +180,20 @@ async def test_stopping_fails_the_calls_under_way_and_ends_the_server() -> None:
     # The check for leaks finds a task that is left.
 
 
+async def test_tools_know_the_caller_and_take_no_credentials() -> None:
+    server: FastMCP = FastMCP("knowing")
+
+    @server.tool
+    def who() -> str:
+        caller = current_caller()
+        return "nobody" if caller is None else caller.principal
+
+    async with deployed(server) as manager:
+        assert (await manager.for_caller(Caller("alice")).call_tool("a", "who")).text == "alice"
+        with pytest.raises(InvalidRequestError, match=r"carried to a server in memory.*current_caller"):
+            await manager.for_caller(Caller("alice", auth="token")).call_tool("a", "who")
+
+
 async def test_a_reply_over_the_limit_fails_its_own_call_alone() -> None:
     async with deployed(asking(), max_response_bytes=100_000) as manager:
         with pytest.raises(ProtocolError, match=r"max_response_bytes is 100000") as caught:
@@ -221,7 +238,91 @@ async def test_instances_are_sessions_that_share_one_lifespan() -> None:
     assert entered == ["began", "ended"]
 
 
-async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again() -> None:
+class Database:
+    """What a lifespan opens and closes."""
+
+    is_open = False
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, server: Any) -> AsyncIterator[dict[str, Any]]:
+        assert not self.is_open
+        self.is_open = True
+        yield {}
+        await asyncio.sleep(0)
+        self.is_open = False
+
+    def read(self) -> str:
+        assert self.is_open
+        return "read"
+
+
+def with_database() -> tuple[FastMCP, Database]:
+    database = Database()
+    server: FastMCP = FastMCP("data", lifespan=database.lifespan)
+    server.tool(database.read)
+    return server, database
+
+
+async def test_the_lifespan_goes_on_when_the_session_that_began_it_ends() -> None:
+    server, database = with_database()
+    async with McpManager({"b": server}) as other:
+        async with deployed(server) as manager:
+            await other.undeploy("b")
+            assert (await manager.call_tool("a", "read")).text == "read"
+            await manager.redeploy("a", server=server)
+            assert (await manager.call_tool("a", "read")).text == "read"
+            await manager.undeploy("a")
+            assert not database.is_open
+            await asyncio.gather(manager.deploy("a", server=server), other.deploy("b", server=server))
+            assert (await manager.call_tool("a", "read")).text == "read"
+    assert not database.is_open
+
+
+async def test_a_lifespan_that_fails_fails_all_sessions_and_is_entered_again() -> None:
+    entered: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server: Any) -> AsyncIterator[dict[str, Any]]:
+        entered.append("began")
+        if len(entered) < 2:
+            raise RuntimeError("no database")
+        yield {}
+        raise RuntimeError("no end")
+
+    server: FastMCP = FastMCP("failing", lifespan=lifespan)
+    server.tool(add)
+    async with McpManager() as manager:
+        await manager.deploy("a", server=server, instances=2, **SWIFT)
+        await eventually(lambda: manager.server("a").ready == 2, "two sessions")
+        assert (await manager.call_tool("a", "add", {"a": 1, "b": 2})).text == "3"
+    assert entered == ["began", "began"]
+
+
+async def test_a_lifespan_that_never_begins_or_ends_is_cancelled() -> None:
+    cancelled: list[str] = []
+    began = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(server: Any) -> AsyncIterator[dict[str, Any]]:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("cancelled")
+            raise
+        yield {}
+
+    async with McpManager() as manager:
+        deploying = asyncio.create_task(manager.deploy("a", server=FastMCP("slow", lifespan=lifespan)))
+        await asyncio.wait_for(began.wait(), WAIT_S)
+        await manager.undeploy("a")
+        await deploying
+    assert cancelled == ["cancelled"]
+
+
+async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     starts: list[float] = []
 
     server = of_the_sdk()
@@ -241,6 +342,9 @@ async def test_a_server_that_fails_is_an_error_with_its_reason_and_starts_again(
         await eventually(lambda: manager.server("a").ready == 1, "a session")
         assert (await manager.call_tool("a", "add", {"a": 1, "b": 2})).text == "3"
     assert len(starts) == 3
+    # Each run has a transport of its own; and there is no program that has stderr.
+    assert caplog.text.count("an unexpected failure") == 1
+    assert "program" not in caplog.text
 
 
 async def test_a_server_that_ends_in_the_middle_of_a_call_says_so() -> None:
