@@ -104,7 +104,7 @@ class Toolset:
 
     def definition(self, name: str) -> ToolDefinition | None:
         """Return the definition of one tool; ``None`` if this set does not have it."""
-        return self._definitions_by_name.get(name)
+        return self._definitions_by_name.get(name) if isinstance(name, str) else None
 
     @cached_property
     def _definitions_by_name(self) -> dict[str, ToolDefinition]:
@@ -117,7 +117,8 @@ class Toolset:
         return len(self._by_name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name
+        # What a model wrote may be anything, in plain data.
+        return isinstance(name, str) and name in self._by_name
 
     def __getitem__(self, name: str) -> FleetTool:
         """Return the tool of this name in the fleet; raises ``KeyError``."""
@@ -137,7 +138,7 @@ class Toolset:
         name
             Its name in this set.
         arguments
-            The arguments by name, or the JSON text that a model wrote; ``None`` and ``""`` for none.
+            The arguments by name, or the JSON text that a model wrote; ``None``, ``""`` and ``"null"`` for none.
         timeout
             Seconds for this call; default: the ``timeout`` of this set.
 
@@ -146,7 +147,7 @@ class Toolset:
         ToolNotFoundError
             This set has no tool of this name.
         InvalidRequestError
-            The arguments are not a JSON object.
+            The arguments are not a JSON object, or the name is not a string.
         CallError, RpcError, ServerNotFoundError, NotRunningError
             As for :meth:`McpManager.call_tool`.
         """
@@ -218,6 +219,8 @@ class Toolset:
         arguments: Mapping[str, Any] | str | None,
         timeout: float | None,
     ) -> CallToolResult:
+        if not isinstance(name, str):
+            raise InvalidRequestError(f"The name of a tool must be a string, not {type(name).__name__}")
         tool = tools.get(name)
         if tool is None:
             raise self._not_found(name, tools)
@@ -245,16 +248,20 @@ def decoded_arguments(arguments: Mapping[str, Any] | str | None) -> Mapping[str,
     if arguments is None:
         return {}
     if not isinstance(arguments, str):
-        return arguments
+        return _checked_object(arguments)
     if not arguments.strip():
         return {}
     try:
         decoded = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise InvalidRequestError(f"The arguments are not valid JSON: {error}") from None
-    if not isinstance(decoded, dict):
-        raise InvalidRequestError(f"The arguments must be a JSON object, not {type(decoded).__name__}")
-    return decoded
+    return _checked_object({} if decoded is None else decoded)
+
+
+def _checked_object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidRequestError(f"The arguments must be a JSON object, not {type(value).__name__}")
+    return value
 
 
 def _checked_max_text(max_text: object) -> int | None:

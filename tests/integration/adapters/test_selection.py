@@ -58,6 +58,30 @@ async def test_conditions_narrow_the_choice(manager: McpManager) -> None:
         await names_of(manager, servers=["nowhere"])
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [{"names": [3]}, {"tags": [["eu"]]}, {"exclude": [None]}, {"max_tokens": 9, "count_tokens": 3}, {"servers": "eu"}],
+)
+async def test_conditions_of_a_wrong_type_are_refused(manager: McpManager, selection: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+        await select_tools(manager, **selection)
+    answer = await ToolSearch(manager, **selection).answer("search_tools", {"query": "file"})
+    assert isinstance(answer.error, InvalidRequestError)
+
+
+async def test_a_search_goes_on_without_a_server_that_is_undeployed(manager: McpManager) -> None:
+    search = ToolSearch(manager, servers=["weather", "office"])
+    assert "delete_file" in (await search.answer("search_tools", {"query": "delete file"})).text
+    await manager.undeploy("office")
+    found = await search.answer("search_tools", {"query": "file forecast"})
+    assert not found.is_error and "weather__forecast" in found.text and "delete_file" not in found.text
+    assert (await search.answer("call_tool", {"name": "weather__forecast", "arguments": {"city": "Ulm"}})).text == (
+        "Ulm: sun"
+    )
+    gone = await search.answer("call_tool", {"name": "office__delete_file", "arguments": {}})
+    assert gone.is_error and "not found" in gone.text
+
+
 async def test_a_query_ranks_by_name_description_and_parameters(manager: McpManager) -> None:
     assert (await names_of(manager, query="calendar events"))[0] == "office__createCalendarEvent"
     assert await names_of(manager, query="email") == ["office__createCalendarEvent"]
