@@ -74,7 +74,14 @@ class Record(
     @classmethod
     def from_dict(cls, value: Any) -> Self:
         """Make a record of plain data as a server would send it; raises ``ValueError`` if that has another shape."""
-        record: Self = Record._reader(cls, msgspec.json.encode(value))
+        try:
+            text = msgspec.json.encode(value)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except TypeError as error:
+            # Of something that is no plain data.
+            raise ValueError(str(error)) from None
+        record: Self = Record._reader(cls, text)
         return record
 
     def __copy__(self) -> Self:

@@ -38,10 +38,11 @@ class View(ForPydantic, ImmutableDict):
     _struct_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, structs: tuple[str, ...] = ()) -> None:
-        cls._fields = tuple(inspect.get_annotations(cls))
-        cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
-        cls._struct_fields = structs
-        for name in cls._fields:
+        own = tuple(inspect.get_annotations(cls))
+        cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
+        cls._defaults = cls._defaults | {name: cls.__dict__[name] for name in own if name in cls.__dict__}
+        cls._struct_fields = (*cls._struct_fields, *structs)
+        for name in own:
             setattr(cls, name, property(_struct_reader(name) if name in structs else operator.itemgetter(name)))
 
     def __init__(self, items: Iterable[tuple[str, Any]] = (), /, **values: Any) -> None:
