@@ -118,7 +118,10 @@ def text_of_block(block: ContentBlock) -> str:
     if isinstance(block, ResourceLink):
         about = block.title or block.description or block.name
         return f"[resource {block.uri}{': ' if about else ''}{about}]"
-    return msgspec.json.encode(block.to_dict()).decode()
+    try:
+        return msgspec.json.encode(block.to_dict()).decode()
+    except RecursionError:
+        return f"[{block.type}, nested too deeply]"
 
 
 def _told(error: McpManagerError) -> str:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -130,6 +130,14 @@ class Toolset:
     def __repr__(self) -> str:
         names = ", ".join(list(self._by_name)[:5])
         return f"<{type(self).__name__} of {len(self)} tools: {names}{', …' if len(self) > 5 else ''}>"
+
+    def __copy__(self) -> Self:
+        """Return the toolset itself, because it is immutable; frameworks copy their tools with all that these hold."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the toolset itself."""
+        return self
 
     async def call(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.tool_server import ToolServer, weather
 
 from mcp_manager import (
     Caller,
+    CallToolResult,
     InvalidRequestError,
     McpManager,
     NotRunningError,
@@ -22,6 +25,8 @@ from mcp_manager import (
     ToolNotFoundError,
 )
 from mcp_manager.adapters import ToolSearch, Toolset, openai_chat, select_tools, select_tools_blocking
+from mcp_manager.adapters.answers import answer_of_result
+from mcp_manager.results import decode_result
 from mcp_manager.testing import faults
 
 
@@ -123,6 +128,19 @@ async def test_a_tool_that_fails_without_a_word_has_failed(
     server.answers["fail"] = {"content": content, "isError": True}
     answer = await (await select_tools(manager)).answer("weather__fail")
     assert answer.is_error and answer.text == "The tool failed, and did not say why."
+
+
+def test_a_block_that_is_nested_too_deeply_is_named() -> None:
+    block: dict[str, Any] = {"type": "text", "text": "x"}
+    for number in range(400):
+        block = {"type": "tool_result", "toolUseId": str(number), "content": [block]}
+    result = decode_result("s", json.dumps({"content": [block]}).encode(), CallToolResult)
+    assert answer_of_result(result, 100).text == "[tool_result, nested too deeply]"
+
+
+async def test_copies_of_a_toolset_are_the_toolset(manager: McpManager) -> None:
+    for toolset in (await select_tools(manager), ToolSearch(manager)):
+        assert copy.copy(toolset) is toolset and copy.deepcopy([toolset])[0] is toolset
 
 
 async def test_a_toolset_may_raise_instead(manager: McpManager, server: ToolServer) -> None:
