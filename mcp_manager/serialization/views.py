@@ -15,7 +15,8 @@ from mcp_manager.serialization.records import ForPydantic, ImmutableDict, made_o
 __all__ = ["View"]
 
 _NOTHING: Final[dict[str, Any]] = {}
-_PLAIN_TYPES: Final = frozenset({str, int, float, bool, type(None)})
+# With their subclasses: a member of an enumeration may equal its value.
+_HASHED: Final = (str, int, float, type(None))
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -93,7 +94,7 @@ class View(ForPydantic, ImmutableDict):
         return msgspec.json.encode(self)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(value for value in map(self.get, self._fields) if type(value) in _PLAIN_TYPES))
+        return hash(tuple(value for value in map(self.get, self._fields) if isinstance(value, _HASHED)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
@@ -101,6 +102,10 @@ class View(ForPydantic, ImmutableDict):
     def __copy__(self) -> Self:
         """Return the record itself, because it is immutable."""
         return self
+
+    def __replace__(self, /, **changes: Any) -> Self:
+        """Return a record with other values of some fields, as ``copy.replace()`` of Python 3.13 does."""
+        return type(self)(**{**{name: getattr(self, name) for name in self._fields}, **changes})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_again, (type(self), {name: getattr(self, name) for name in self._fields})

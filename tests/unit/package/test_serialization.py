@@ -229,6 +229,23 @@ def test_attributes_have_the_values_and_items_the_plain_data() -> None:
     assert isinstance(HEALTH, View) and isinstance(HEALTH, ImmutableDict)
 
 
+def test_equal_views_have_equal_hashes() -> None:
+    given = {name: getattr(VIEW, name) for name in VIEW}
+    assert VIEW.state is ServerState.DEGRADED
+    twin = ServerView(**{**given, "state": "Degraded"})
+    assert twin == VIEW and hash(twin) == hash(VIEW) and len({twin, VIEW}) == 1
+    other = ServerView(**{**given, "state": "Healthy"})
+    assert other != VIEW and hash(other) != hash(VIEW)
+
+
+def test_values_of_a_view_can_be_replaced_in_a_new_one() -> None:
+    other = VIEW.__replace__(ready=9, tools=None)
+    assert (other.ready, other.tools, other["tools"], other.last_exit) == (9, None, None, VIEW.last_exit)
+    assert VIEW.ready == 1 and VIEW.tools is not None
+    with pytest.raises(TypeError, match="no field 'redy'"):
+        VIEW.__replace__(redy=9)
+
+
 class NotedServer(ServerView, structs=("note",)):
     """A view with a field more."""
 
