@@ -163,7 +163,10 @@ def without_nulls(
             return arguments
     if not isinstance(given, dict):
         return arguments
-    cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters)
+    try:
+        cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters)
+    except RecursionError:
+        return arguments
     return cleaned
 
 

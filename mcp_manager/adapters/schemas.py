@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from mcp_manager.adapters.well_formed import DEEPEST, Schema, target_of, well_formed
@@ -10,6 +10,8 @@ from mcp_manager.adapters.well_formed import DEEPEST, Schema, target_of, well_fo
 __all__ = ["DEEPEST", "Schema", "as_schema", "merged", "object_schema", "resolved"]
 
 _COMBINED: Final = ("allOf", "anyOf", "oneOf")
+# Choices that refer to each other would otherwise double with every level.
+_MOST_CHOICES: Final = 1_000
 # What OpenAI and Anthropic refuse at the top of a schema, and what says nothing to a model.
 _NOT_AT_TOP: Final = frozenset({*_COMBINED, "$ref", "enum", "const", "not"})
 
@@ -21,7 +23,7 @@ def object_schema(schema: Mapping[str, Any]) -> Schema:
     them requires. So it allows more than the original, which the server still checks.
     """
     whole = well_formed(schema, schema)
-    found = _flat(whole, whole, DEEPEST)
+    found = _flat(whole, whole, DEEPEST, iter(range(_MOST_CHOICES)))
     kept = {name: value for name, value in found.items() if name not in _NOT_AT_TOP}
     kept |= {"type": "object", "properties": found.get("properties", {})}
     # Again, since what a reference refers to may have been at the top.
@@ -66,15 +68,15 @@ def merged(parts: Iterable[Schema]) -> Schema:
     return whole
 
 
-def _flat(schema: Schema, root: Mapping[str, Any], depth: int) -> Schema:
-    """Return a schema without a reference or choice at its top."""
+def _flat(schema: Schema, root: Mapping[str, Any], depth: int, left: Iterator[int]) -> Schema:
+    """Return a schema without a reference or choice at its top; ``left`` ends when there are too many alternatives."""
     found = resolved(schema, root) or {}
-    if depth <= 0 or not any(each in found for each in _COMBINED):
+    if depth <= 0 or not any(each in found for each in _COMBINED) or next(left, None) is None:
         return found
     parts = [{name: value for name, value in found.items() if name not in _COMBINED}]
-    parts += [_flat(as_schema(each), root, depth - 1) for each in _entries(found.get("allOf"))]
+    parts += [_flat(as_schema(each), root, depth - 1, left) for each in _entries(found.get("allOf"))]
     for kind in ("anyOf", "oneOf"):
-        branches = [_flat(as_schema(each), root, depth - 1) for each in _entries(found.get(kind))]
+        branches = [_flat(as_schema(each), root, depth - 1, left) for each in _entries(found.get(kind))]
         if branches:
             parts.append(_any_of(branches))
     return merged(parts)
