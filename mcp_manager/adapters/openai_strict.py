@@ -6,7 +6,7 @@ In that form, every object lists all of its properties as required and allows no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -186,17 +186,18 @@ def _cleaned(value: Any, schema: Schema, root: Schema) -> Any:
         if each is not None
         or name in required
         or name not in properties
-        or _takes_null(as_schema(properties[name]), root)
+        or _takes_null(as_schema(properties[name]), root, iter(range(_MOST_CHOICES)))
     }
 
 
-def _takes_null(schema: Schema, root: Schema) -> bool:
+def _takes_null(schema: Schema, root: Schema, left: Iterator[int]) -> bool:
+    """Tell whether null fits a schema; also if there are more choices than ``left`` has numbers."""
     found = resolved(schema, root)
-    if not found:
+    if not found or next(left, None) is None:
         return True
     branches = found.get("anyOf") or found.get("oneOf")
     if branches:
-        return any(_takes_null(as_schema(each), root) for each in branches)
+        return any(_takes_null(as_schema(each), root, left) for each in branches)
     kind = found.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
     if "enum" in found:

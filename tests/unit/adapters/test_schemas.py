@@ -51,6 +51,13 @@ def test_choices_that_double_with_every_level_end(kind: str) -> None:
     assert found["type"] == "object" and {"top", "p0", "p9"} <= found["properties"].keys()
 
 
+def test_a_null_is_kept_where_choices_do_not_end() -> None:
+    definitions = {str(level): {"anyOf": [{"$ref": f"#/$defs/{level + 1}"}] * 2} for level in range(40)}
+    parameters = {"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": {**definitions, "40": TEXT}}
+    definition = ToolDefinition(name="t", description="", parameters=parameters)
+    assert without_nulls({"a": None}, definition) == {"a": None}
+
+
 def test_arguments_that_are_nested_too_deeply_stay_as_they_are() -> None:
     definition = ToolDefinition(
         name="t", description="", parameters={"type": "object", "properties": {"a": {"$ref": "#"}}}
