@@ -51,6 +51,7 @@ _WHAT_HAPPENED: Final[tuple[tuple[type[CallError], str], ...]] = (
     (TaskError, "The server of this tool cancelled the call"),
     (ProtocolError, "The server of this tool sent an invalid answer"),
 )
+_NO_TEXT: Final = "The tool failed, and did not say why."
 _DELIVERY: Final[dict[Delivery, str]] = {
     "not_sent": "The call was not executed.",
     "rejected": "The call was not executed.",
@@ -89,6 +90,9 @@ def answer_of_result(result: CallToolResult, max_text: int | None) -> ToolAnswer
     blocks: list[ContentBlock] = list(result.content)
     if not blocks and result.structured_content is not None:
         blocks = [TextContent(text=msgspec.json.encode(result.structured_content).decode())]
+    if result.is_error and not any(text_of_block(each).strip() for each in blocks):
+        # A model must see that it failed; some vendors refuse an error without text.
+        blocks = [TextContent(text=_NO_TEXT)]
     content = tuple(blocks if max_text is None else _cut(blocks, max_text))
     text = "\n".join(text_of_block(each) for each in content)
     return ToolAnswer(text=text, is_error=result.is_error, content=content, result=result)
@@ -114,7 +118,10 @@ def text_of_block(block: ContentBlock) -> str:
     if isinstance(block, ResourceLink):
         about = block.title or block.description or block.name
         return f"[resource {block.uri}{': ' if about else ''}{about}]"
-    return msgspec.json.encode(block.to_dict()).decode()
+    try:
+        return msgspec.json.encode(block.to_dict()).decode()
+    except RecursionError:
+        return f"[{block.type}, nested too deeply]"
 
 
 def _told(error: McpManagerError) -> str:

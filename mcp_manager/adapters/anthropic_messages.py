@@ -31,7 +31,7 @@ async def answers(toolset: Toolset, message: object, *, leave_unknown: bool = Fa
     """Make the tool calls of a message, all at once, and return the messages to append: one, or none without a call.
 
     It has the role ``user`` and a block ``tool_result`` for each call, in the order of the calls, with ``is_error``.
-    Images and PDF files are part of it.
+    Images and PDF files are part of it; those of a failed tool are only named, because the API takes only text there.
 
     Parameters
     ----------
@@ -68,9 +68,12 @@ def _calls_of(message: object) -> list[ToolCall]:
 
 
 def _block_of(call: ToolCall, answer: ToolAnswer) -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": call.id}
+    if answer.is_error:
+        # The API refuses an error without text, and one with anything else.
+        return {**block, "content": [{"type": "text", "text": answer.text}], "is_error": True}
     parts = [part for each in answer.content if (part := _part_of(each)) is not None]
-    block = {"type": "tool_result", "tool_use_id": call.id, "content": parts}
-    return {**block, "is_error": True} if answer.is_error else block
+    return {**block, "content": parts}
 
 
 def _part_of(block: ContentBlock) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ __all__ = ["Bm25Index", "Field", "terms_of"]
 Field = tuple[float, str]
 """A text of a document, and the weight of its terms."""
 
+# Longer words are rare, and could fill memory.
+_LONGEST_KEPT: Final = 64
 _K1: Final = 1.2
 _B: Final = 0.75
 
@@ -113,11 +115,10 @@ def terms_of(text: str) -> list[str]:
     """
     found: list[str] = []
     for word in _WORD.findall(text):
-        found += _terms_of_word(word)
+        found += _kept(word) if len(word) <= _LONGEST_KEPT else _terms_of_word(word)
     return found
 
 
-@lru_cache(maxsize=50_000)
 def _terms_of_word(word: str) -> tuple[str, ...]:
     if word.isascii():
         parts = _CAMEL.split(word)
@@ -132,6 +133,9 @@ def _terms_of_word(word: str) -> tuple[str, ...]:
         elif piece:
             found.append(_singular(piece))
     return tuple(found)
+
+
+_kept = lru_cache(maxsize=50_000)(_terms_of_word)
 
 
 def _singular(word: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from mcp_manager.bindings import PyForCaller, PyMcpManager
 from mcp_manager.calls.for_caller import ForCaller
+from mcp_manager.config.arguments import as_server_ids
 from mcp_manager.errors import NotRunningError
 from mcp_manager.manager import McpManager
 
@@ -55,6 +56,11 @@ class FleetLink:
     def ids_with(self, tags: Collection[str]) -> set[str]:
         """Return the ids of the servers that have all of these tags."""
         return {each.id for each in self.manager.servers() if set(tags) <= set(each.tags)}
+
+    def deployed(self, servers: Collection[str]) -> list[str]:
+        """Return those of these ids whose servers are deployed; raises :class:`InvalidRequestError` for no ids."""
+        existing = set(self.manager._deployed(None))
+        return [each for each in as_server_ids(servers) if each in existing]
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work on the manager's loop."""

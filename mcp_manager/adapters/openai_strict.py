@@ -164,7 +164,10 @@ def without_nulls(
             return arguments
     if not isinstance(given, dict):
         return arguments
-    cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters, Steps())
+    try:
+        cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters, Steps())
+    except RecursionError:
+        return arguments
     return cleaned
 
 
@@ -189,6 +192,7 @@ def _cleaned(value: Any, schema: Schema, root: Schema, steps: Steps) -> Any:
 
 
 def _takes_null(schema: Schema, root: Schema, depth: int, steps: Steps) -> bool:
+    """Tell whether null fits a schema; also if that takes too long to find out."""
     found = resolved(schema, root)
     if not found or depth <= 0 or not steps.take():
         return True

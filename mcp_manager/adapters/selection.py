@@ -130,7 +130,10 @@ async def chosen(
     allowed = allowed[:limit]
     if max_tokens is None:
         return allowed
-    fit = partial(within_budget, allowed, max_tokens, conditions.get("count_tokens", estimated_tokens))
+    count_tokens = conditions.get("count_tokens", estimated_tokens)
+    if not callable(count_tokens):
+        raise InvalidRequestError(f"Invalid count_tokens: it must be a function, not {type(count_tokens).__name__}")
+    fit = partial(within_budget, allowed, max_tokens, count_tokens)
     return fit() if len(allowed) <= _FEW_DEFINITIONS else await asyncio.to_thread(fit)
 
 
@@ -157,7 +160,10 @@ def _patterns(conditions: Conditions, name: str, default: Iterable[str] = ()) ->
     given: Any = conditions.get(name, default)
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise InvalidRequestError(f"Invalid {name} {given!r}: it must be a list of strings")
-    return list(given)
+    patterns = list(given)
+    if not all(isinstance(each, str) for each in patterns):
+        raise InvalidRequestError(f"Invalid {name}: all entries must be strings")
+    return patterns
 
 
 def _count(conditions: Conditions, name: str) -> int | None:

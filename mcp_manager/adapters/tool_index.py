@@ -55,18 +55,34 @@ class ToolIndex:
 async def index_of(manager: McpManager, tools: Sequence[FleetTool]) -> ToolIndex:
     """Return the index of a catalogue: the one made before, if the catalogue is still the same."""
     kept = _indexes.setdefault(manager, [])
-    found = next((each for each in kept if each.holds(tools)), None)
-    if found is None:
-        found = ToolIndex(tools) if len(tools) <= _FEW else await asyncio.to_thread(ToolIndex, tools)
-    else:
-        kept.remove(found)
+    while (found := next((each for each in kept if each.holds(tools)), None)) is None:
+        making = _making.get(manager)
+        if making is not None:
+            # It is most likely the same index.
+            await making.wait()
+        elif len(tools) <= _FEW:
+            kept.append(ToolIndex(tools))
+        else:
+            kept.append(await _made(manager, tools))
+    kept.remove(found)
     # The one used last comes last.
     kept.append(found)
     del kept[:-_MOST_KEPT]
     return found
 
 
+async def _made(manager: McpManager, tools: Sequence[FleetTool]) -> ToolIndex:
+    """Make an index in a thread; ``_making`` tells others so meanwhile, who would only slow it down."""
+    _making[manager] = done = asyncio.Event()
+    try:
+        return await asyncio.to_thread(ToolIndex, tools)
+    finally:
+        del _making[manager]
+        done.set()
+
+
 _indexes: WeakKeyDictionary[McpManager, list[ToolIndex]] = WeakKeyDictionary()
+_making: WeakKeyDictionary[McpManager, asyncio.Event] = WeakKeyDictionary()
 
 
 def _entries_of(tools: Sequence[FleetTool]) -> list[tuple[str, object]]:

@@ -70,7 +70,7 @@ class ToolSearch(Toolset):
     async def _call_found(
         self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None
     ) -> CallToolResult:
-        if name not in self._found:
+        if isinstance(name, str) and name not in self._found:
             await self._look()
         return await self._call_one_of(self._found, name, arguments, timeout)
 
@@ -88,7 +88,12 @@ class ToolSearch(Toolset):
         return CallToolResult(content=[TextContent(text=msgspec.json.encode(said).decode())])
 
     async def _look(self) -> tuple[ToolCatalog, list[FleetTool]]:
-        catalog, allowed = await matching(self._link, self._conditions)
+        conditions = self._conditions
+        servers = conditions.get("servers")
+        if servers is not None:
+            # One that is undeployed must not keep the model from the tools of the others.
+            conditions = {**conditions, "servers": self._link.deployed(servers)}
+        catalog, allowed = await matching(self._link, conditions)
         self._found = {each.name: each for each in allowed}
         self._missing = MappingProxyType(catalog.missing)
         return catalog, allowed

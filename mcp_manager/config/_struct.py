@@ -62,6 +62,20 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
         }
     )
 
+    _urls: ClassVar[frozenset[str]] = frozenset(
+        {
+            "url",
+            "issuer",
+            "authorization_endpoint",
+            "token_endpoint",
+            "idp_token_endpoint",
+            "client_metadata_url",
+            "redirect_uri",
+            "endpoint",
+        }
+    )
+    """The fields with URLs, in which only the credentials are masked."""
+
     _lists: ClassVar[tuple[str, ...]] = ()
     """The fields that may hold a tuple and whose default is none."""
 
@@ -111,7 +125,7 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
             value = getattr(self, name)
             if name in self._masked:
                 value = _mask(value)
-            elif name == "url" and value is not None:
+            elif name in self._urls and value is not None:
                 value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
             elif name == "server" and value is not None:
                 value = type(value).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar, Final, Literal, Self
 
 import msgspec
@@ -74,7 +75,14 @@ class Record(
     @classmethod
     def from_dict(cls, value: Any) -> Self:
         """Make a record of plain data as a server would send it; raises ``ValueError`` if that has another shape."""
-        record: Self = Record._reader(cls, msgspec.json.encode(value))
+        try:
+            text = msgspec.json.encode(value)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        except TypeError as error:
+            # Of something that is no plain data.
+            raise ValueError(str(error)) from None
+        record: Self = Record._reader(cls, text)
         return record
 
     def __copy__(self) -> Self:
@@ -83,7 +91,7 @@ class Record(
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields, and the original text if it holds more than they do."""
-        given = ((each, getattr(self, each.name)) for each in msgspec.structs.fields(self))
+        given = ((each, getattr(self, each.name)) for each in _fields_of(type(self)))
         # Defaults are left out, so that unpickling restores the identical objects.
         fields = {each.name: value for each, value in given if value is not each.default}
         return _made_again, (type(self), fields, self.to_json() if _ORIGIN in self.__dict__ else None)
@@ -91,6 +99,12 @@ class Record(
     def _came_from(self, origin: Origin, path: Path) -> None:
         """Remember the original text and the path of this record in it."""
         self.__dict__[_ORIGIN] = origin, path
+
+
+@cache
+def _fields_of(kind: type[Record]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a kind of record; msgspec evaluates its annotations anew every time, in milliseconds."""
+    return msgspec.structs.fields(kind)
 
 
 def _made_again(kind: type[Record], fields: dict[str, Any], text: bytes | None) -> Record:
@@ -105,7 +119,7 @@ def _members(record: Record) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.tag_field is not None:
         found[config.tag_field] = config.tag
-    for field in msgspec.structs.fields(record):
+    for field in _fields_of(type(record)):
         value = getattr(record, field.name)
         if field.name == "extra" or value is field.default:
             continue

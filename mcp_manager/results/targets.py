@@ -15,6 +15,8 @@ from mcp_manager.errors import InvalidRequestError
 __all__ = ["Misfit", "Target", "target_of"]
 
 _LONGEST_NAME: Final = 100
+_LONGEST_REASON: Final = 500
+_TOO_DEEP: Final = "it is nested too deeply"
 _PLACE: Final = re.compile(r" - at `([^`]*)`$")
 
 Read = Callable[[Any], Any]
@@ -69,19 +71,28 @@ def target_of(kind: Any) -> Target:
     InvalidRequestError
         Nothing can be decoded into this type.
     """
+    if isinstance(kind, type) and get_origin(kind) is None:
+        return _kept((kind,))
+    # A union equals one of the same types in another order, but the first type that fits is taken.
+    named = tuple(_named_in(kind))
     try:
-        hash(kind)
+        hash(named)
     except TypeError:
-        return _made(kind)
-    return _kept(kind)
+        return _made(named)
+    return _kept(named)
 
 
-def _made(kind: Any) -> Target:
+def _made(named: tuple[Any, ...]) -> Target:
+    kind = named[0]
     try:
         return Target(kind, _reader(kind))
-    except (TypeError, NameError, AttributeError, ValueError) as error:
+    except InvalidRequestError:
+        # It names the part of the type that is to blame.
+        raise
+    # The error of pydantic for a type that it does not know is a RuntimeError.
+    except (TypeError, NameError, AttributeError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidRequestError(
-            f"Invalid request: into={_name_of(kind)} cannot be decoded into: {error}",
+            f"Invalid request: into={_name_of(kind)} cannot be decoded into: {_cut(str(error), _LONGEST_REASON)}",
             hint="use a dataclass, a TypedDict, a type of msgspec, attrs or pydantic, a builtin type, or a union of them",
         ) from None
 
@@ -92,12 +103,16 @@ _kept = lru_cache(maxsize=512)(_made)
 def _name_of(kind: Any) -> str:
     plain = isinstance(kind, type) and get_origin(kind) is None
     name = kind.__name__ if plain else re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=\w)", "", repr(kind))
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    return _cut(name, _LONGEST_NAME)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _reader(kind: Any) -> Read:
     # pydantic is never imported here: a type of it exists only where its user has imported it.
-    if any(map(_is_of_pydantic, _named_in(kind))):
+    if any(_is_of_pydantic(each) or _restricts_for_pydantic(each) for each in _named_in(kind)):
         return _reader_of_pydantic(kind)
     try:
         return _reader_of_msgspec(kind)
@@ -119,14 +134,24 @@ def _is_of_pydantic(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
+def _restricts_for_pydantic(each: Any) -> bool:
+    """Tell whether this is what stands in ``Annotated`` to restrict a type, such as ``Field(gt=0)``."""
+    return type(each).__module__.partition(".")[0] in ("pydantic", "annotated_types") and not isinstance(each, type)
+
+
 def _reader_of_pydantic(kind: Any) -> Read:
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - no dependency
 
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    if not getattr(adapter, "pydantic_complete", True):
+        # Names that it refers to were not defined when it was made. They may be now; else this raises.
+        adapter.rebuild(raise_errors=True)
 
     def read(value: Any) -> Any:
         try:
             return adapter.validate_json(msgspec.json.encode(value))
+        except RecursionError:
+            raise Misfit(_TOO_DEEP) from None
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
@@ -148,7 +173,7 @@ def _reader_of_msgspec(kind: Any) -> Read:
         except msgspec.ValidationError as error:
             return _raise_misfit(str(error))
         except RecursionError:
-            raise Misfit("it is nested too deeply") from None
+            raise Misfit(_TOO_DEEP) from None
 
     return read
 

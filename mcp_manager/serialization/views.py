@@ -15,7 +15,8 @@ from mcp_manager.serialization.records import ForPydantic, ImmutableDict, made_o
 __all__ = ["View"]
 
 _NOTHING: Final[dict[str, Any]] = {}
-_PLAIN_TYPES: Final = frozenset({str, int, float, bool, type(None)})
+# With their subclasses: a member of an enumeration may equal its value.
+_HASHED: Final = (str, int, float, type(None))
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -38,10 +39,11 @@ class View(ForPydantic, ImmutableDict):
     _struct_fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, structs: tuple[str, ...] = ()) -> None:
-        cls._fields = tuple(inspect.get_annotations(cls))
-        cls._defaults = {name: cls.__dict__[name] for name in cls._fields if name in cls.__dict__}
-        cls._struct_fields = structs
-        for name in cls._fields:
+        own = tuple(inspect.get_annotations(cls))
+        cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
+        cls._defaults = cls._defaults | {name: cls.__dict__[name] for name in own if name in cls.__dict__}
+        cls._struct_fields = (*cls._struct_fields, *structs)
+        for name in own:
             setattr(cls, name, property(_struct_reader(name) if name in structs else operator.itemgetter(name)))
 
     def __init__(self, items: Iterable[tuple[str, Any]] = (), /, **values: Any) -> None:
@@ -92,7 +94,7 @@ class View(ForPydantic, ImmutableDict):
         return msgspec.json.encode(self)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(value for value in map(self.get, self._fields) if type(value) in _PLAIN_TYPES))
+        return hash(tuple(value for value in map(self.get, self._fields) if isinstance(value, _HASHED)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
@@ -100,6 +102,10 @@ class View(ForPydantic, ImmutableDict):
     def __copy__(self) -> Self:
         """Return the record itself, because it is immutable."""
         return self
+
+    def __replace__(self, /, **changes: Any) -> Self:
+        """Return a record with other values of some fields, as ``copy.replace()`` of Python 3.13 does."""
+        return type(self)(**{**{name: getattr(self, name) for name in self._fields}, **changes})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_again, (type(self), {name: getattr(self, name) for name in self._fields})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeVar, overload
 
 from mcp_manager.config.arguments import as_object, as_text, check_server_id, end_of
+from mcp_manager.config.redaction import printable
 from mcp_manager.errors import McpManagerError, ProtocolError
 from mcp_manager.protocol.request import Operation
 from mcp_manager.results import CallToolResult, Tool, promises_of
@@ -29,6 +30,9 @@ DataT = TypeVar("DataT")
 _FEW_TOOLS: Final = 2_000
 # Up to this size, a result takes a few milliseconds to be decoded into a type, by pydantic too.
 _LARGE_BYTES: Final = 256 * 1024
+# What an error quotes of a result that is not of the wanted type, in characters.
+_LONGEST_REASON: Final = 500
+_LONGEST_PLACE: Final = 200
 
 
 class ToolVerbs(Verbs):
@@ -184,7 +188,8 @@ class ToolVerbs(Verbs):
     async def _complete(self, result: CallToolResult[Any], call: ToolCall, target: Target | None, size: int) -> None:
         """Tell a result of its call, and decode its data into the type that is wanted; ``size`` is its size in bytes."""
         if result.is_error:
-            call = call._replace(failure=self._masked(call, result.text))
+            # Without the type, which would keep the error from being pickled if it is a local one.
+            call = call._replace(failure=self._masked(call, result.text), into=None)
         try:
             if size > _LARGE_BYTES:
                 await asyncio.to_thread(result._came_of, call, target)
@@ -193,7 +198,9 @@ class ToolVerbs(Verbs):
         except Misfit as misfit:
             wanted = "" if target is None else target.name
             raise ProtocolError(
-                f"the result of tool {call.tool!r} is not of type {wanted}: {self._masked(call, str(misfit))}",
+                f"the result of tool {call.tool!r} is not of type {wanted}: "
+                f"{self._quoted(call, misfit.reason, _LONGEST_REASON)} - at "
+                f"`{self._quoted(call, misfit.place, _LONGEST_PLACE)}`",
                 server_id=call.server_id,
                 delivery="answered",
                 hint="without into=, the call returns it as it is",
@@ -201,6 +208,11 @@ class ToolVerbs(Verbs):
         except ProtocolError as error:
             error.server_id = call.server_id
             raise
+
+    def _quoted(self, call: ToolCall, text: str, longest: int) -> str:
+        """Return the beginning of a text that may contain what the server sent, without control characters."""
+        shown = printable(self._masked(call, text))
+        return shown if len(shown) <= longest else f"{shown[:longest]}…"
 
     def _masked(self, call: ToolCall, text: str) -> str:
         template = self._template_of(call.server_id or "")

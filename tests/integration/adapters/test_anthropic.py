@@ -63,6 +63,9 @@ def check(body: Any) -> None:
         results = [each for each in blocks if each["type"] == "tool_result"]
         # "Each `tool_use` block must have a corresponding `tool_result` block in the next message."
         assert [each["tool_use_id"] for each in results] == asked
+        # "all content must be type `text` if `is_error` is true", "content cannot be empty if `is_error` is true"
+        failed = [each for each in results if each.get("is_error")]
+        assert all(each["content"] and {part["type"] for part in each["content"]} == {"text"} for each in failed)
         for part in (part for each in results for part in each["content"]):
             assert part["type"] != "text" or part["text"].strip(), (
                 "text content blocks must contain non-whitespace text"
@@ -177,3 +180,13 @@ async def test_files_are_shown_where_the_api_takes_them_and_named_elsewhere(
         "[audio audio/wav, 44 bytes]",
         "[image image/tiff, 70 bytes]",
     ]
+
+
+@pytest.mark.parametrize("content", [[], [{"type": "image", "data": PIXEL, "mimeType": "image/png"}]])
+async def test_an_error_is_text_as_the_api_demands(manager: McpManager, server: ToolServer, content: list[Any]) -> None:
+    server.answers["forecast"] = {"content": content, "isError": True}
+    toolset = await select_tools(manager)
+    (answered,) = await anthropic_messages.answers(toolset, [SCRIPT[0]["content"][1]])
+    (result,) = answered["content"]
+    assert result["is_error"] and [each["type"] for each in result["content"]] == ["text"]
+    assert result["content"][0]["text"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import difflib
 import json
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
 from support.calls import CALM
 from support.tool_server import ToolServer, text_result, weather
 
-from mcp_manager import Caller, InvalidRequestError, McpManager, PyMcpManager, ServerNotFoundError
+from mcp_manager import Caller, FleetTool, InvalidRequestError, McpManager, PyMcpManager, ServerNotFoundError
 from mcp_manager.adapters import ToolSearch, select_tools, select_tools_blocking, tool_index
 from mcp_manager.adapters.token_budget import estimated_tokens
 
@@ -58,6 +61,30 @@ async def test_conditions_narrow_the_choice(manager: McpManager) -> None:
         await names_of(manager, servers=["nowhere"])
 
 
+@pytest.mark.parametrize(
+    "selection",
+    [{"names": [3]}, {"tags": [["eu"]]}, {"exclude": [None]}, {"max_tokens": 9, "count_tokens": 3}, {"servers": "eu"}],
+)
+async def test_conditions_of_a_wrong_type_are_refused(manager: McpManager, selection: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError):
+        await select_tools(manager, **selection)
+    answer = await ToolSearch(manager, **selection).answer("search_tools", {"query": "file"})
+    assert isinstance(answer.error, InvalidRequestError)
+
+
+async def test_a_search_goes_on_without_a_server_that_is_undeployed(manager: McpManager) -> None:
+    search = ToolSearch(manager, servers=["weather", "office"])
+    assert "delete_file" in (await search.answer("search_tools", {"query": "delete file"})).text
+    await manager.undeploy("office")
+    found = await search.answer("search_tools", {"query": "file forecast"})
+    assert not found.is_error and "weather__forecast" in found.text and "delete_file" not in found.text
+    assert (await search.answer("call_tool", {"name": "weather__forecast", "arguments": {"city": "Ulm"}})).text == (
+        "Ulm: sun"
+    )
+    gone = await search.answer("call_tool", {"name": "office__delete_file", "arguments": {}})
+    assert gone.is_error and "not found" in gone.text
+
+
 async def test_a_query_ranks_by_name_description_and_parameters(manager: McpManager) -> None:
     assert (await names_of(manager, query="calendar events"))[0] == "office__createCalendarEvent"
     assert await names_of(manager, query="email") == ["office__createCalendarEvent"]
@@ -78,6 +105,57 @@ async def test_the_index_is_kept_while_the_tools_stay_the_same(
     await manager.redeploy("office", {"url": servers[1].url, **CALM})
     assert await names_of(manager, query="file") == []
     assert len(tool_index._indexes[manager]) == 2
+
+
+async def test_searches_at_once_share_one_index_also_if_the_first_is_cancelled(
+    manager: McpManager, servers: tuple[ToolServer, ToolServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    begun, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    class Counted(tool_index.ToolIndex):
+        def __init__(self, tools: Sequence[FleetTool]) -> None:
+            made.append(len(tools))
+            loop.call_soon_threadsafe(begun.set)
+            may_end.wait(10)
+            super().__init__(tools)
+
+    monkeypatch.setattr(tool_index, "ToolIndex", Counted)
+    servers[1].tools = [{"name": f"tool_{number}", "inputSchema": {}} for number in range(300)]
+    await manager.redeploy("office", {"url": servers[1].url, **CALM})
+    try:
+        first = asyncio.create_task(names_of(manager, query="radar"))
+        await begun.wait()
+        others = [asyncio.create_task(names_of(manager, query="radar")) for _ in range(5)]
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    finally:
+        may_end.set()
+    assert await asyncio.gather(*others) == [["weather__radar"]] * 5
+    # The one that was cancelled, and one for all others.
+    assert made == [303, 303]
+
+
+async def test_a_mistaken_name_is_compared_with_few_of_many(
+    manager: McpManager, servers: tuple[ToolServer, ToolServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+
+    def compare(name: str, names: list[str], n: int) -> list[str]:
+        compared.append(len(names))
+        return difflib_matches(name, names, n=n)
+
+    difflib_matches = difflib.get_close_matches
+    servers[1].tools = [{"name": f"tool_{number}_of_many", "inputSchema": {}} for number in range(3_000)]
+    await manager.redeploy("office", {"url": servers[1].url, **CALM})
+    toolset = await select_tools(manager)
+    monkeypatch.setattr(difflib, "get_close_matches", compare)
+    answer = await toolset.answer("office__tol_2718_of_many")
+    assert "did you mean office__tool_2718_of_many?" in answer.text
+    assert compared[0] <= 200
 
 
 async def test_a_budget_of_tokens_holds_for_all_definitions_together(manager: McpManager) -> None:

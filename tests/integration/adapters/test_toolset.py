@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import json
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from support.calls import CALM
@@ -12,6 +15,7 @@ from support.tool_server import ToolServer, weather
 
 from mcp_manager import (
     Caller,
+    CallToolResult,
     InvalidRequestError,
     McpManager,
     NotRunningError,
@@ -20,7 +24,9 @@ from mcp_manager import (
     RpcError,
     ToolNotFoundError,
 )
-from mcp_manager.adapters import Toolset, select_tools, select_tools_blocking
+from mcp_manager.adapters import ToolSearch, Toolset, openai_chat, select_tools, select_tools_blocking
+from mcp_manager.adapters.answers import answer_of_result
+from mcp_manager.results import decode_result
 from mcp_manager.testing import faults
 
 
@@ -82,6 +88,59 @@ async def test_a_call_without_an_answer_says_whether_it_may_have_been_executed(
     await manager.undeploy("weather")
     gone = await toolset.answer("weather__forecast", {"city": "Bern"})
     assert gone.is_error and gone.text == "This tool is no longer available."
+
+
+@pytest.mark.parametrize("name", [["weather__radar"], {"a": 1}, 3, None])
+async def test_a_name_that_is_no_string_names_no_tool(manager: McpManager, name: Any) -> None:
+    for toolset in (await select_tools(manager), ToolSearch(manager)):
+        answer = await toolset.answer(name)
+        assert isinstance(answer.error, InvalidRequestError) and "must be a string" in answer.text
+        assert name not in toolset and toolset.definition(name) is None
+        reply = {"tool_calls": [{"id": "1", "function": {"name": name, "arguments": "{}"}}]}
+        (message,) = await openai_chat.answers(toolset, reply)
+        assert message["content"].startswith("Error: ")
+        assert await openai_chat.answers(toolset, reply, leave_unknown=True) == []
+
+
+async def test_arguments_may_be_none_in_every_way_and_nothing_but_an_object(
+    manager: McpManager, server: ToolServer
+) -> None:
+    toolset = await select_tools(manager)
+    for none in (None, "", " ", "null", "{}", {}):
+        assert not (await toolset.answer("weather__radar", none)).is_error
+    assert server.called == [("radar", {})] * 6
+    wrong: Any
+    for wrong in ([1], 3, b"{}", "[1]", "3"):
+        for which, name in (
+            (toolset, "weather__radar"),
+            (ToolSearch(manager), "search_tools"),
+            (ToolSearch(manager), "call_tool"),
+        ):
+            answer = await which.answer(name, wrong)
+            assert isinstance(answer.error, InvalidRequestError) and "must be a JSON object" in answer.text
+    assert len(server.called) == 6
+
+
+@pytest.mark.parametrize("content", [[], [{"type": "text", "text": " "}]])
+async def test_a_tool_that_fails_without_a_word_has_failed(
+    manager: McpManager, server: ToolServer, content: list[Any]
+) -> None:
+    server.answers["fail"] = {"content": content, "isError": True}
+    answer = await (await select_tools(manager)).answer("weather__fail")
+    assert answer.is_error and answer.text == "The tool failed, and did not say why."
+
+
+def test_a_block_that_is_nested_too_deeply_is_named() -> None:
+    block: dict[str, Any] = {"type": "text", "text": "x"}
+    for number in range(400):
+        block = {"type": "tool_result", "toolUseId": str(number), "content": [block]}
+    result = decode_result("s", json.dumps({"content": [block]}).encode(), CallToolResult)
+    assert answer_of_result(result, 100).text == "[tool_result, nested too deeply]"
+
+
+async def test_copies_of_a_toolset_are_the_toolset(manager: McpManager) -> None:
+    for toolset in (await select_tools(manager), ToolSearch(manager)):
+        assert copy.copy(toolset) is toolset and copy.deepcopy([toolset])[0] is toolset
 
 
 async def test_a_toolset_may_raise_instead(manager: McpManager, server: ToolServer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -109,6 +110,33 @@ async def test_no_error_quotes_a_secret(manager: McpManager, server: ScriptedSer
         _ = result.data
     assert str(failed.value) == "Tool 'echo' on server 'one' failed: 401 for ***"
     assert failed.value.result is result
+
+
+async def test_an_error_quotes_only_the_beginning_of_what_does_not_fit(
+    manager: McpManager, server: ScriptedServer
+) -> None:
+    class Closed(pydantic.BaseModel, extra="forbid"):
+        pass
+
+    script(server, structuredContent={f"{'x' * 190}{SECRET}\x1b[2J{'y' * 1_000_000}": 1})
+    for kind in (Closed, Literal["a"]):
+        with pytest.raises(ProtocolError, match="is not of type") as caught:
+            await manager.call_tool("one", "echo", into=kind)
+        assert len(str(caught.value)) < 1000 and "tok-" not in str(caught.value) and "\x1b" not in str(caught.value)
+        script(server, content=[{"type": "text", "text": f"{'x' * 470}{SECRET}\x1b[2J{'y' * 1_000_000}"}])
+
+
+async def test_the_error_of_a_failed_tool_can_be_pickled_whatever_type_was_wanted(
+    manager: McpManager, server: ScriptedServer
+) -> None:
+    class Local(msgspec.Struct):
+        total: int
+
+    script(server, isError=True, content=[{"type": "text", "text": "no"}])
+    with pytest.raises(ToolError) as caught:
+        (await manager.call_tool("one", "echo", into=Local)).raise_for_error()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) and again.result == caught.value.result
 
 
 async def test_a_type_that_is_none_is_refused_before_anything_is_sent(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_manager.adapters import bm25
 from mcp_manager.adapters.bm25 import Bm25Index, terms_of
 
 WORDS = st.sampled_from("create list issue issues file user calendar Zürich s3 getUser 天気予報".split())
@@ -77,3 +78,9 @@ def test_texts_are_cut_at_the_seams_of_names() -> None:
     assert terms_of("Zürich STRASSE Straße") == ["zurich", "strasse", "strasse"]
     assert terms_of("天気予報 get") == ["天気", "気予", "予報", "get"]
     assert terms_of("") == []
+
+
+def test_no_long_word_is_kept() -> None:
+    before = bm25._kept.cache_info().currsize
+    assert terms_of("x" * 100_000) == ["x" * 100_000]
+    assert bm25._kept.cache_info().currsize == before

@@ -42,6 +42,30 @@ def test_a_tool_without_a_schema_takes_any_object(schema: bytes) -> None:
     assert found == ToolDefinition(name="s__t", description="A title", parameters={"type": "object", "properties": {}})
 
 
+@pytest.mark.parametrize("kind", ["allOf", "anyOf", "oneOf"])
+def test_choices_that_double_with_every_level_end(kind: str) -> None:
+    schema: dict[str, Any] = {kind: [{"$ref": "#/$defs/0"}], "properties": {"top": {}}, "$defs": {}}
+    for level in range(40):
+        schema["$defs"][str(level)] = {kind: [{"$ref": f"#/$defs/{level + 1}"}] * 2, "properties": {f"p{level}": {}}}
+    found = object_schema(schema)
+    assert found["type"] == "object" and {"top", "p0", "p9"} <= found["properties"].keys()
+
+
+def test_a_null_is_kept_where_choices_do_not_end() -> None:
+    definitions = {str(level): {"anyOf": [{"$ref": f"#/$defs/{level + 1}"}] * 2} for level in range(40)}
+    parameters = {"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": {**definitions, "40": TEXT}}
+    definition = ToolDefinition(name="t", description="", parameters=parameters)
+    assert without_nulls({"a": None}, definition) == {"a": None}
+
+
+def test_arguments_that_are_nested_too_deeply_stay_as_they_are() -> None:
+    definition = ToolDefinition(
+        name="t", description="", parameters={"type": "object", "properties": {"a": {"$ref": "#"}}}
+    )
+    deep = '{"a":' * 900 + "null" + "}" * 900
+    assert without_nulls(deep, definition) == deep
+
+
 def test_an_ordinary_schema_stays_as_it_is() -> None:
     schema = {"type": "object", "properties": {"a": TEXT}, "required": ["a"], "additionalProperties": False}
     assert object_schema({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"}) == schema

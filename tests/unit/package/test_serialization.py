@@ -33,6 +33,7 @@ from mcp_manager import (
     ServerConfig,
     ServerState,
     ServerView,
+    TelemetryConfig,
     TextContent,
     Tool,
     ToolCatalog,
@@ -228,6 +229,56 @@ def test_attributes_have_the_values_and_items_the_plain_data() -> None:
     assert isinstance(HEALTH, View) and isinstance(HEALTH, ImmutableDict)
 
 
+def test_equal_views_have_equal_hashes() -> None:
+    given = {name: getattr(VIEW, name) for name in VIEW}
+    assert VIEW.state is ServerState.DEGRADED
+    twin = ServerView(**{**given, "state": "Degraded"})
+    assert twin == VIEW and hash(twin) == hash(VIEW) and len({twin, VIEW}) == 1
+    other = ServerView(**{**given, "state": "Healthy"})
+    assert other != VIEW and hash(other) != hash(VIEW)
+
+
+def test_values_of_a_view_can_be_replaced_in_a_new_one() -> None:
+    other = VIEW.__replace__(ready=9, tools=None)
+    assert (other.ready, other.tools, other["tools"], other.last_exit) == (9, None, None, VIEW.last_exit)
+    assert VIEW.ready == 1 and VIEW.tools is not None
+    with pytest.raises(TypeError, match="no field 'redy'"):
+        VIEW.__replace__(redy=9)
+
+
+class NotedServer(ServerView, structs=("note",)):
+    """A view with a field more."""
+
+    __slots__ = ()
+
+    comment: str
+    note: ToolsConfig | None = None
+    ready: int = 7
+
+
+def test_a_view_may_be_extended() -> None:
+    given = {name: getattr(VIEW, name) for name in VIEW if name != "ready"}
+    view = NotedServer(**given, comment="c", note=ToolsConfig(allow=("a",)))
+    assert (view.id, view.comment, view.ready, view.tools) == (VIEW.id, "c", 7, VIEW.tools)
+    assert view.note == ToolsConfig(allow=("a",)) and view["note"] == {"allow": ["a"]}
+    assert list(view) == [*VIEW, "comment", "note"]
+    for twin in (NotedServer.from_dict(view.to_dict()), pickle.loads(pickle.dumps(view)), copy.deepcopy(view)):
+        assert type(twin) is NotedServer and twin == view and twin.last_exit == VIEW.last_exit
+    assert {"id", "comment", "note"} <= pydantic.TypeAdapter(NotedServer).json_schema()["properties"].keys()
+    assert list(ServerView._fields) == list(VIEW)
+
+
+def test_what_is_no_plain_data_is_no_record() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"x": deep}
+    for odd in ({"structuredContent": object()}, {"structuredContent": deep}, {3j: 1}, 3):
+        with pytest.raises(ValueError, match=r"."):
+            CallToolResult.from_dict(odd)
+        with pytest.raises(pydantic.ValidationError):
+            pydantic.TypeAdapter(CallToolResult).validate_python(odd)
+
+
 def test_configurations_show_no_secret_unless_asked() -> None:
     secret = "s3cr3t-0123456789"
     server = ServerConfig(
@@ -247,6 +298,18 @@ def test_configurations_show_no_secret_unless_asked() -> None:
     assert whole["servers"]["a"]["auth"]["token"] == secret
     assert ManagerConfig.from_dict(whole) == config
     assert json.loads(config.to_json(reveal_secrets=True)) == whole
+    oauth = AuthConfig(
+        type="oauth",
+        **dict.fromkeys(
+            ("issuer", "authorization_endpoint", "token_endpoint", "idp_token_endpoint", "client_metadata_url"),
+            f"https://u:{secret}@h/x?api_key={secret}",
+        ),  # type: ignore[arg-type]
+    )
+    traced = ManagerConfig(telemetry=TelemetryConfig(endpoint=f"https://u:{secret}@h/?token={secret}"))
+    for shown in (oauth, traced):
+        assert secret not in repr(shown) and secret.encode() not in shown.to_json()
+        assert secret.encode() in shown.to_json(reveal_secrets=True)
+    assert oauth.to_dict()["token_endpoint"] == "https://***@h/x?api_key=***"
     # Only in the field that hides it.
     plain = ServerConfig(url="http://h", tags=("open",), env={"K": secret})
     assert plain.to_dict() == {"url": "http://h", "tags": ["open"], "env": {"K": "***"}, "instances": 1}

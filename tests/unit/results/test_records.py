@@ -339,3 +339,19 @@ def test_text_that_is_half_a_character_loses_nothing_else() -> None:
     assert tool.input_schema == {"title": "\ufffd", "maximum": float("inf")}
     with pytest.raises(ProtocolError, match="truncated"):
         decode_result("s", rb'{"content":[{"type":"text","text":"cut \ud83d"}]', CallToolResult)
+
+
+def test_the_fields_of_a_kind_are_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[Any] = []
+
+    def fields(kind: Any) -> Any:
+        evaluated.append(kind)
+        return fields_of(kind)
+
+    fields_of = msgspec.structs.fields
+    monkeypatch.setattr(msgspec.structs, "fields", fields)
+    result = decode_result("s", b'{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}', CallToolResult)
+    for _ in range(3):
+        assert result.to_dict() == {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+        assert pickle.loads(pickle.dumps(result)) == result
+    assert len(evaluated) == len(set(evaluated))

@@ -9,7 +9,7 @@ import enum
 import json
 import pickle
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
 import attrs
@@ -140,6 +140,48 @@ def test_unions_also_of_classes_that_only_their_fields_tell_apart() -> None:
         called(Item | Other, structuredContent={"sizes": 3})
 
 
+@dataclasses.dataclass
+class Wide:
+    name: str
+    size: int = 0
+
+
+class Recursive(pydantic.BaseModel):
+    inner: Recursive | None = None
+
+
+class Unfinished(pydantic.BaseModel):
+    inner: Missing  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_the_first_type_of_a_union_that_fits_is_taken_whatever_was_asked_for_before() -> None:
+    sent = {"structuredContent": {"name": "a"}}
+
+    @dataclasses.dataclass
+    class Narrow:
+        name: str
+
+    assert called(Narrow | Wide, **sent).data == Narrow("a")
+    assert called(Wide | Narrow, **sent).data == Wide("a")
+    assert called(None | Wide | Narrow, **sent).data == Wide("a")
+    assert target_of(Narrow | Wide) is target_of(Narrow | Wide)
+
+
+def test_what_restricts_a_type_for_pydantic_is_not_ignored() -> None:
+    for kind in (Annotated[int, pydantic.Field(gt=0)], pydantic.PositiveInt, pydantic.conint(gt=0)):
+        assert called(list[kind], structuredContent={"result": [1, 2]}).data == [1, 2]
+        with pytest.raises(Misfit, match=r"greater than 0 - at `\$\.result\[1\]`"):
+            called(list[kind], structuredContent={"result": [1, -2]})
+
+
+def test_data_that_is_nested_too_deeply_does_not_fit() -> None:
+    sent: dict[str, Any] = {}
+    for _ in range(100_000):
+        sent = {"inner": sent}
+    with pytest.raises(Misfit, match="nested too deeply"):
+        target_of(Recursive).read(sent)
+
+
 @pytest.mark.parametrize(
     ("into", "members", "place"),
     [
@@ -162,11 +204,26 @@ def test_what_does_not_fit_is_named_with_its_place(into: Any, members: dict[str,
     assert str(caught.value).endswith(f"- at `{place}`")
 
 
-@pytest.mark.parametrize("into", [Opaque, list[Opaque], object, 3, "Item", list["Missing"], dict[int, Opaque]])  # type: ignore[name-defined]  # noqa: F821
+@pytest.mark.parametrize(
+    "into",
+    [
+        Opaque,
+        list[Opaque],
+        object,
+        3,
+        "Item",
+        list["Missing"],  # type: ignore[name-defined]  # noqa: F821
+        dict[int, Opaque],
+        ItemModel | Opaque,
+        Unfinished,
+        list[Item | Other] | None,
+    ],
+)
 def test_a_type_that_nothing_can_be_decoded_into_is_refused_at_once(into: Any) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be decoded into") as caught:
         target_of(into)
     assert caught.value.delivery == "not_sent"
+    assert str(caught.value).count("cannot be decoded into") == 1
 
 
 def test_wrapped_data_is_unwrapped_as_the_servers_mean_it() -> None:
