@@ -88,16 +88,12 @@ def leaks(request: pytest.FixtureRequest, _leak_check: LeakCheck) -> LeakCheck:
 
 @pytest.fixture
 def _leak_check(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
-    from mcp_manager.testing.async_tests import loop_fixture, shares_loop
+    from mcp_manager.testing.async_tests import loop_fixture
     from mcp_manager.testing.leaks import LeakCheck
 
-    is_shared = shares_loop(request)
-    if is_shared:
-        # A loop that outlives the test has sockets and threads of its own: it is made before the check begins.
-        name = loop_fixture(request, "loop_begun")
-        if name is not None:
-            request.getfixturevalue(name)
-    check = LeakCheck(is_loop_shared=is_shared)
+    # The loop ends after the check, and has sockets and threads of its own: it is made before the check begins.
+    name = loop_fixture(request, "loop_begun")
+    check = LeakCheck(executor=None if name is None else request.getfixturevalue(name))
     yield check
     left = check.close()
     if left:
