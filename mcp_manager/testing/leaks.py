@@ -102,6 +102,7 @@ class Snapshot:
 
     def new_descriptors(self) -> list[str]:
         """Collect garbage, wait at most 2 s, and describe the sockets and pipes opened since that are still open."""
+
         def remaining() -> set[str]:
             left = _descriptors() - self._descriptors
             return left - _multiprocessing_pipes() if left else left
