@@ -25,6 +25,16 @@ __all__ = [
 ]
 
 
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Have pytest rewrite no ``assert`` of this package: it would compile all of it anew, which takes seconds.
+
+    pytest marks every package that comes with a plugin for that, and has no public way to say otherwise.
+    """
+    marked = getattr(getattr(pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
+    if isinstance(marked, set):
+        marked.discard("mcp_manager")
+
+
 @pytest.fixture
 def faulty_server(leaks: LeakCheck) -> Iterator[FaultyServerFactory]:
     """Start MCP servers that fail as the test tells them to: ``faulty_server(era=…, tools=…, transport=…)``."""

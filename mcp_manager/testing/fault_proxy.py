@@ -159,14 +159,15 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        is_closed = False
         try:
             await self._connect(reader, writer)
-        except asyncio.CancelledError:
-            _reset(writer)
-        except OSError:
+            is_closed = True
+        except (asyncio.CancelledError, OSError):
             _reset(writer)
         finally:
-            writer.transport.abort()
+            if not is_closed:
+                writer.transport.abort()
             self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -179,19 +180,22 @@ class FaultProxy:
         request, response = ways
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            if not response.done() and request.exception() is None:
+            if not response.done():
+                request.result()
                 # A client may end its side, and wait for the response.
                 to_server.write_eof()
                 await asyncio.wait([response])
-            if response.done() and response.exception() is None:
+            if response.done():
+                response.result()
                 # What a slow client has not read yet is sent first.
                 writer.close()
                 await writer.wait_closed()
         finally:
+            # Before the next wait, which a reset of all connections may cancel.
+            to_server.transport.abort()
             for way in ways:
                 way.cancel()
             ends = await asyncio.gather(*ways, return_exceptions=True)
-            to_server.transport.abort()
         end = None
         try:
             for end in ends:

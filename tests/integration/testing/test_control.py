@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -313,6 +314,31 @@ def test_the_command_is_a_program(run: Any) -> None:
     assert len(ask("GET", url.replace("__faults", "__ledger"))[1]["entries"]) == 2
     process.stdin.close()
     assert process.wait(20) == 0
+
+
+def test_the_command_answers_after_what_is_no_text(run: Any) -> None:
+    process = run("--stdio", "--tool", "book")
+    process.stdin.buffer.write(b"\xff\xfe\n" + b"[" * 100_000 + b"\n" + json.dumps(CALL).encode() + b"\n")
+    process.stdin.close()
+    assert json.loads(process.stdout.readline())["id"] == 2
+    assert process.wait(20) == 0
+
+
+def test_the_output_that_a_command_has_closed_is_no_other_socket(run: Any) -> None:
+    process = run("--stdio", "--tool", "book")
+    url = process.stderr.readline().split()[-1]
+    ask("POST", url, {"fault": "reset"})
+    process.stdin.write(json.dumps(CALL) + "\n")
+    process.stdin.flush()
+    assert process.stdout.read() == ""
+    # It gets the lowest number that is free.
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as client:
+        process.stdin.write(json.dumps(CALL) + "\n")
+        process.stdin.close()
+        assert process.wait(20) == 0
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    assert "Traceback" not in process.stderr.read()
 
 
 def test_a_fault_that_is_none_is_misuse(run: Any) -> None:

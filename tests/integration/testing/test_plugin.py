@@ -143,6 +143,23 @@ def test_sync_tests_need_no_other_plugin(tmp_path: Path) -> None:
     assert "thread 'left' (daemon=True) is still running" in ran.stdout
 
 
+def test_pytest_does_not_compile_the_package_anew(tmp_path: Path) -> None:
+    # As pytest does for a package that is installed with a plugin.
+    early = "def pytest_addoption(pluginmanager):\n    pluginmanager.rewrite_hook.mark_rewrite('mcp_manager')\n"
+    (tmp_path / "early.py").write_text(early, encoding="utf-8")
+    ran = run_suite(
+        tmp_path,
+        """
+        def test_the_loader():
+            import mcp_manager.errors
+
+            assert type(mcp_manager.errors.__spec__.loader).__name__ == "SourceFileLoader"
+        """,
+        *("-p", "early"),
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
 def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
     ran = run_suite(
         tmp_path,
