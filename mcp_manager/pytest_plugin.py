@@ -25,6 +25,16 @@ __all__ = [
 ]
 
 
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Have pytest rewrite no ``assert`` of this package: it would compile all of it anew, which takes seconds.
+
+    pytest marks every package that comes with a plugin for that, and has no public way to say otherwise.
+    """
+    marked = getattr(getattr(pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
+    if isinstance(marked, set):
+        marked.discard("mcp_manager")
+
+
 @pytest.fixture
 def faulty_server(leaks: LeakCheck) -> Iterator[FaultyServerFactory]:
     """Start MCP servers that fail as the test tells them to: ``faulty_server(era=…, tools=…, transport=…)``."""
@@ -88,16 +98,12 @@ def leaks(request: pytest.FixtureRequest, _leak_check: LeakCheck) -> LeakCheck:
 
 @pytest.fixture
 def _leak_check(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
-    from mcp_manager.testing.async_tests import loop_fixture, shares_loop
+    from mcp_manager.testing.async_tests import loop_fixture
     from mcp_manager.testing.leaks import LeakCheck
 
-    is_shared = shares_loop(request)
-    if is_shared:
-        # A loop that outlives the test has sockets and threads of its own: it is made before the check begins.
-        name = loop_fixture(request, "loop_begun")
-        if name is not None:
-            request.getfixturevalue(name)
-    check = LeakCheck(is_loop_shared=is_shared)
+    # The loop ends after the check, and has sockets and threads of its own: it is made before the check begins.
+    name = loop_fixture(request, "loop_begun")
+    check = LeakCheck(executor=None if name is None else request.getfixturevalue(name))
     yield check
     left = check.close()
     if left:

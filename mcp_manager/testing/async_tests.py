@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mcp_manager.config import ManagerConfig
     from mcp_manager.manager import McpManager
 
-__all__ = ["loop_fixture", "shares_loop"]
+__all__ = ["loop_fixture"]
 
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 _NAME: Final = "mcp_manager.testing fixtures for {}"
@@ -51,8 +52,12 @@ def _is_of_a_runner(task: asyncio.Task[Any]) -> bool:
     return getattr(task.get_coro(), "__qualname__", "").startswith("TestRunner.")
 
 
-async def _loop_begun() -> None:
-    """Have the loop made."""
+async def _loop_begun() -> str:
+    """Have the loop made, and return what the names of its executor's threads begin with."""
+    if hasattr(asyncio.get_running_loop(), "_default_executor"):
+        return "asyncio_"
+    # uvloop gives them no name of their own: one of them tells.
+    return (await asyncio.to_thread(threading.current_thread)).name.rpartition("_")[0] + "_"
 
 
 def loop_fixture(request: pytest.FixtureRequest, name: str) -> str | None:
@@ -78,12 +83,6 @@ def loop_fixture(request: pytest.FixtureRequest, name: str) -> str | None:
         plugins.register(_on_asyncio() if framework == "asyncio" else _on_anyio(), plugin)
     scope = _loop_scope(request) if framework == "asyncio" else "function"
     return f"_{name}_on_{framework}_{scope}"
-
-
-def shares_loop(request: pytest.FixtureRequest) -> bool:
-    """Tell whether the loop of a test may also be the loop of other tests."""
-    framework = _framework(request)
-    return framework == "anyio" or (framework == "asyncio" and _loop_scope(request) != "function")
 
 
 def _framework(request: pytest.FixtureRequest) -> _Framework | None:

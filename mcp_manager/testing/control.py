@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from mcp_manager.testing.faults.servers import ServerFault
-from mcp_manager.testing.faults.wire import FaultOrder, decode_order, encode_fault
+from mcp_manager.testing.faults.wire import FaultOrder, check_fault, check_place, decode_order, encode_fault
 from mcp_manager.testing.ledger import Ledger
 from mcp_manager.testing.scripted import Fault, Request, ScriptedServer
 from mcp_manager.testing.tools import Answers, Era, Tool
@@ -44,8 +45,8 @@ class FaultControl(ScriptedServer):
     def __init__(self, era: Era, tools: Mapping[str, Tool], *, sse: bool = False, port: int = 0, seed: int = 0) -> None:
         super().__init__(sse=sse, sessions=era == "handshake", port=port)
         self.ledger: Ledger = Ledger()
-        self._tools = dict(tools)
         self._answers = Answers(era, tools, self.ledger)
+        self._tools = dict(tools)
         self._random = random.Random(seed)
         self._delay: tuple[float, float] | None = None
         self._exit: tuple[int, int] | None = None
@@ -85,8 +86,9 @@ class FaultControl(ScriptedServer):
         Raises
         ------
         ValueError
-            If a fault does not exist for this kind of server.
+            If ``on`` is no method, or a fault is none, or does not exist for this kind of server.
         """
+        check_place(on)
         for fault in faults:
             self.check(fault)
         answers = [fault for fault in faults if not isinstance(fault, ServerFault)]
@@ -101,6 +103,7 @@ class FaultControl(ScriptedServer):
 
     def always(self, fault: Fault, *, on: str = "tools/call") -> None:
         """Play a fault for every such request, once the faults of :meth:`next` are used up; see there for ``on``."""
+        check_place(on)
         self.check(fault)
         if isinstance(fault, ServerFault):
             self.next(fault)
@@ -110,8 +113,7 @@ class FaultControl(ScriptedServer):
     def order(self, order: FaultOrder) -> None:
         """Do what was ordered as JSON; raises ``ValueError`` for a fault that does not exist for this kind of server."""
         if order.always:
-            for fault in order.faults:
-                self.always(fault, on=order.on)
+            self.always(order.faults[0], on=order.on)
         else:
             self.next(*order.faults, times=order.times, on=order.on)
 
@@ -126,7 +128,8 @@ class FaultControl(ScriptedServer):
         self._answers.tools = dict(self._tools)
 
     def check(self, fault: Fault) -> None:
-        """Raise ``ValueError`` for a fault that does not exist for this kind of server."""
+        """Raise ``ValueError`` for what is no fault, or does not exist for this kind of server."""
+        check_fault(fault)
 
     # Faults of the server itself
 
@@ -228,4 +231,8 @@ class FaultControl(ScriptedServer):
 
 
 def _json(value: object) -> bytes:
-    return msgspec.json.encode(value)
+    try:
+        return msgspec.json.encode(value)
+    except (ValueError, OverflowError):
+        # Half of a surrogate pair, or a number of more than 64 bits, that a client sent.
+        return json.dumps(msgspec.to_builtins(value)).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import struct
@@ -20,6 +21,10 @@ __all__ = ["FaultProxy", "ProxyFaults"]
 
 _WAIT_S: Final = 10.0
 _PIECE: Final = 65536
+
+
+_LEAST: Final = {"latency_s": 0, "jitter_s": 0, "bytes_per_s": 1, "piece": 1, "stall_after": 0, "reset_after": 0}
+_OPTIONAL: Final = ("bytes_per_s", "piece", "stall_after", "reset_after")
 
 
 class ProxyFaults(msgspec.Struct, kw_only=True, frozen=True):
@@ -45,6 +50,15 @@ class ProxyFaults(msgspec.Struct, kw_only=True, frozen=True):
     piece: int | None = None
     stall_after: int | None = None
     reset_after: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not is_number or not value >= least or value == math.inf:
+                raise ValueError(f"{name} is a number of {least} at least, not {value!r}")
 
 
 class FaultProxy:
@@ -82,6 +96,8 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._loop.is_closed():
+            return
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -143,14 +159,15 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        is_closed = False
         try:
             await self._connect(reader, writer)
-        except asyncio.CancelledError:
-            _reset(writer)
-        except OSError:
+            is_closed = True
+        except (asyncio.CancelledError, OSError):
             _reset(writer)
         finally:
-            writer.transport.abort()
+            if not is_closed:
+                writer.transport.abort()
             self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,13 +177,25 @@ class FaultProxy:
             asyncio.ensure_future(_pass_on(reader, to_server)),
             asyncio.ensure_future(self._spoil(from_server, writer)),
         ]
+        request, response = ways
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            if not response.done():
+                request.result()
+                # A client may end its side, and wait for the response.
+                to_server.write_eof()
+                await asyncio.wait([response])
+            if response.done():
+                response.result()
+                # What a slow client has not read yet is sent first.
+                writer.close()
+                await writer.wait_closed()
         finally:
+            # Before the next wait, which a reset of all connections may cancel.
+            to_server.transport.abort()
             for way in ways:
                 way.cancel()
             ends = await asyncio.gather(*ways, return_exceptions=True)
-            to_server.transport.abort()
         end = None
         try:
             for end in ends:

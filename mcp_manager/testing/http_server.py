@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from mcp_manager.testing.control import FaultControl
@@ -97,7 +98,7 @@ class FaultyServer(FaultControl):
         """Refuse and accept connections in turns."""
         if not period_s > 0:
             raise ValueError(f"flap needs a period above 0, not {period_s:g}")
-        self._on_loop(lambda: self._set_flapping(period_s))
+        self._at_once(self._set_flapping(period_s))
 
     def restart(self) -> None:
         """Listen again on the same port, after :meth:`Faults.exit`; earlier sessions are unknown then."""
@@ -114,16 +115,24 @@ class FaultyServer(FaultControl):
     def clear_faults(self) -> None:
         """Forget all faults, and answer correctly again; what was executed stays in the ledger."""
         super().clear_faults()
-        self._on_loop(lambda: self._set_flapping(None))
-
-    def _on_loop(self, act: Callable[[], None]) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(act)
-
-    def _set_flapping(self, period_s: float | None) -> None:
         if self._flapping is not None:
-            self._flapping.cancel()
-        self._flapping = None if period_s is None else self.in_background(self._flap(period_s))
+            self._at_once(self._set_flapping(None))
+
+    def _at_once(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it before the caller goes on; a client that asks for it over HTTP gets its answer first."""
+        if threading.current_thread() is self._thread:
+            self.in_background(work)
+        else:
+            self._run(work)
+
+    async def _set_flapping(self, period_s: float | None) -> None:
+        flapping, self._flapping = self._flapping, None
+        if flapping is not None:
+            flapping.cancel()
+            await asyncio.wait([flapping])
+        if period_s is not None:
+            await self._stop_listening()
+            self._flapping = self.in_background(self._flap(period_s))
 
     async def _flap(self, period_s: float) -> None:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +27,6 @@ KINDS: Final[tuple[LeakKind, ...]] = get_args(LeakKind)
 
 _T = TypeVar("_T")
 
-_EXECUTOR: Final = "thread 'asyncio_"
 _GRACE_S = 2.0
 _POLL_S = 0.005
 _DESCRIPTORS = "/proc/self/fd"
@@ -65,11 +66,16 @@ class Snapshot:
         self._children = _children()
         self._descriptors = _descriptors()
 
-    def new_threads(self) -> list[str]:
-        """Join the threads started since, for at most 2 s, and describe those that did not end."""
+    def new_threads(self, executor: str | None = None) -> list[str]:
+        """Join the threads started since, for at most 2 s, and describe those that did not end.
+
+        Those of the ``executor``, whose names begin so, are left out: they wait for more work.
+        """
         deadline = time.monotonic() + _GRACE_S
         left = []
         for thread in set(threading.enumerate()) - self._threads:
+            if executor is not None and thread.name.startswith(executor):
+                continue
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 left.append(f"thread {thread.name!r} (daemon={thread.daemon}) is still running")
@@ -79,7 +85,8 @@ class Snapshot:
         """Wait at most 2 s for the processes started since; kill, reap and describe those that did not end."""
 
         def remaining() -> set[psutil.Process]:
-            return _children() - self._children
+            own = _multiprocessing_pids()
+            return {child for child in _children() - self._children if child.pid not in own}
 
         left = _settle(remaining)
         import psutil  # noqa: PLC0415 - an extra
@@ -95,10 +102,15 @@ class Snapshot:
 
     def new_descriptors(self) -> list[str]:
         """Collect garbage, wait at most 2 s, and describe the sockets and pipes opened since that are still open."""
-        if not _descriptors() - self._descriptors:
+
+        def remaining() -> set[str]:
+            left = _descriptors() - self._descriptors
+            return left - _multiprocessing_pipes() if left else left
+
+        if not remaining():
             return []
         gc.collect()
-        left = _settle(lambda: _descriptors() - self._descriptors)
+        left = _settle(remaining)
         if not left:
             return []
         addresses = _addresses()
@@ -110,12 +122,13 @@ class LeakCheck:
 
     Parameters
     ----------
-    is_loop_shared
-        Whether the event loop outlives the test, and with it the threads of its executor.
+    executor
+        What the names of the threads begin with that an event loop keeps until it ends, later than the check;
+        ``None`` for a test without such a loop.
     """
 
-    def __init__(self, *, is_loop_shared: bool = False) -> None:
-        self._is_loop_shared = is_loop_shared
+    def __init__(self, *, executor: str | None = None) -> None:
+        self._executor = executor
         _open_what_stays()
         self._before = Snapshot()
         self._errors = LoopErrors()
@@ -150,8 +163,7 @@ class LeakCheck:
         return [told for kind, check in checks.items() if kind not in self._allowed for told in check()]
 
     def _threads(self) -> list[str]:
-        left = self._before.new_threads()
-        return [each for each in left if not (self._is_loop_shared and each.startswith(_EXECUTOR))]
+        return self._before.new_threads(self._executor)
 
     def note_tasks(self, tasks: list[str]) -> None:
         """Note the tasks that were pending when the loop of the test ended."""
@@ -189,6 +201,31 @@ def _children() -> set[psutil.Process]:
     import psutil  # noqa: PLC0415 - an extra, which most tests do not need
 
     return set(psutil.Process().children(recursive=True))
+
+
+def _multiprocessing_pids() -> set[int]:
+    """Return the processes that multiprocessing starts once and keeps: its resource tracker and its fork server."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    found = {getattr(tracker, "_pid", None), getattr(server, "_forkserver_pid", None)}
+    return {pid for pid in found if pid is not None}
+
+
+def _multiprocessing_pipes() -> set[str]:
+    """Return the pipes to these processes."""
+    found: set[str] = set()
+    for module, name, attribute in _KEPT_PIPES:
+        number = getattr(getattr(sys.modules.get(module), name, None), attribute, None)
+        if number is not None:
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"{_DESCRIPTORS}/{number}"))
+    return found
+
+
+_KEPT_PIPES: Final = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
+)
 
 
 def _has_children() -> bool:

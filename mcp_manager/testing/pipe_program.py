@@ -39,10 +39,10 @@ class Pipes:
     def serve(self, answer: Callable[[object], list[dict[str, Any]]]) -> None:
         """Take messages until standard input ends; each on a thread of its own, so that one may stall."""
         threads: list[threading.Thread] = []
-        for line in sys.stdin:
+        for line in sys.stdin.buffer:
             try:
                 message = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             threads = [thread for thread in threads if thread.is_alive()]
             threads.append(
@@ -59,8 +59,12 @@ class Pipes:
 
     def _do_raw(self, text: str) -> None:
         with self._lock:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                # The client has gone.
+                self._point_stdout_nowhere()
 
     def _do_sleep(self, seconds: float | None) -> None:
         time.sleep(_FOR_EVER_S if seconds is None else seconds)
@@ -75,7 +79,13 @@ class Pipes:
 
     def _do_close_stdout(self, _: object) -> None:
         with self._lock:
-            os.close(1)
+            self._point_stdout_nowhere()
+
+    def _point_stdout_nowhere(self) -> None:
+        # If it were only closed, the next socket would get its number, and what is written.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
     def _do_ignore_sigterm(self, _: object) -> None:
         self.ignores_sigterm = True
@@ -90,7 +100,11 @@ def main(url: str) -> None:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         try:
             connection.request("POST", parts.path, json.dumps({"pid": os.getpid(), "message": message}))
-            found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["do"]
+            response = connection.getresponse()
+            said = response.read()
+            if response.status != 200:
+                raise OSError(said.decode(errors="replace"))
+            found: list[dict[str, Any]] = json.loads(said)["do"]
             return found
         finally:
             connection.close()
@@ -99,7 +113,7 @@ def main(url: str) -> None:
         try:
             return ask(message)
         except OSError as error:
-            sys.stderr.write(f"the test that this program belongs to does not answer: {error}\n")
+            sys.stderr.write(f"the test that this program belongs to gave no answer: {error}\n")
             os._exit(1)
 
     pipes = Pipes()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import msgspec
 
 from mcp_manager.testing.control import FaultControl
 from mcp_manager.testing.faults import servers
@@ -61,7 +60,8 @@ class FaultyProgram(FaultControl):
         return {"command": program, "args": arguments}
 
     def check(self, fault: Fault) -> None:
-        """Raise ``ValueError`` for a fault of HTTP."""
+        """Raise ``ValueError`` for what is no fault, or one of HTTP."""
+        super().check(fault)
         if not isinstance(fault, servers.ServerFault) and not is_played_by_programs(fault):
             raise ValueError(f"{type(fault).__name__} is a fault of HTTP, and does not exist for a program")
 
@@ -90,7 +90,10 @@ class FaultyProgram(FaultControl):
         """Answer the program, or whoever controls it."""
         if (verb, path) != ("POST", _SAID):
             return super().controlled(verb, path, body)
-        said = msgspec.json.decode(body)
+        # Not msgspec: it refuses half a surrogate pair, and rounds large numbers.
+        said = json.loads(body)
+        if not isinstance(said, dict) or not {"pid", "message"} <= said.keys():
+            raise ValueError("a program says its pid and a message")
         return {"do": self.begun(said["pid"]) if said["message"] is None else self.take(said["message"], said["pid"])}
 
     def begun(self, pid: int) -> list[Instruction]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -64,6 +64,10 @@ class Answers:
     """
 
     def __init__(self, era: Era, tools: Mapping[str, Tool], ledger: Ledger) -> None:
+        if era not in get_args(Era):
+            raise ValueError(f'era is "handshake" (2025-11-25) or "stateless" (2026-07-28), not {era!r}')
+        if not isinstance(tools, Mapping) or not all(isinstance(tool, Tool) for tool in tools.values()):
+            raise ValueError(f'tools is a mapping of names to Tool, such as {{"book": Tool()}}, not {tools!r}')
         self.era = era
         self.tools: dict[str, Tool] = dict(tools)
         self.ledger = ledger
@@ -91,7 +95,10 @@ class Answers:
                 if tool is None:
                     return refusal(request_id, _INVALID_PARAMS, message=f"Unknown tool: {name}")
                 assert isinstance(name, str)
-                result = self._execute(name, tool, params.get("arguments") or {}, request_id, pid)
+                arguments = params.get("arguments") or {}
+                if not isinstance(arguments, dict):
+                    return refusal(request_id, _INVALID_PARAMS, message="arguments is not an object")
+                result = self._execute(name, tool, arguments, request_id, pid)
             case method:
                 return refusal(request_id, _METHOD_NOT_FOUND, message=f"Method not found: {method}")
         if self.era == "stateless":

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from mcp_manager.testing.faults.record import JSON, FaultRecord, needed, reply_to
+from mcp_manager.testing.faults.record import JSON, Count, FaultRecord, Rate, needed, reply_to
 from mcp_manager.testing.scripted import Connection, Request, encode, event
 from mcp_manager.testing.scripted.stateless import meta_of
 
@@ -86,8 +86,8 @@ class InputRequired(FaultRecord, frozen=True, tag="input_required"):
 class ListChangedStorm(FaultRecord, frozen=True, tag="list_changed_storm"):
     """Send ``count`` notifications that the tools have changed, ``rate`` per second, and then the reply."""
 
-    rate: float = 1000.0
-    count: int = 100
+    rate: Rate = 1000.0
+    count: Count = 100
 
     @property
     def notification(self) -> dict[str, Any]:

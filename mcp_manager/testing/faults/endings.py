@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from mcp_manager.testing.faults.record import JSON, FaultRecord, reply_to
+from mcp_manager.testing.faults.record import JSON, FaultRecord, Seconds, reply_to
 from mcp_manager.testing.scripted import Connection, Request, encode, event, head
 
 __all__ = ["AcceptedWithoutAnswer", "Point", "Reset", "Stall", "TruncateStream"]
@@ -30,7 +30,7 @@ class Stall(FaultRecord, frozen=True, tag="stall"):
     """Send nothing from a point on, for ``s`` seconds, and then the rest; ``None`` for ever."""
 
     after: Point = "request"
-    s: float | None = None
+    s: Seconds | None = None
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         if request is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp_manager.testing.faults.record import JSON, FaultRecord, needed, reply_to
+from mcp_manager.testing.faults.record import JSON, FaultRecord, StatusCode, needed, reply_to
 from mcp_manager.testing.scripted import Connection, Request, encode, event
 
 __all__ = [
@@ -79,7 +79,7 @@ class RpcErrorReply(FaultRecord, frozen=True, tag="rpc_error_reply"):
 
     code: int
     message: str = "scripted error"
-    status: int = 200
+    status: StatusCode = 200
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         request = needed(request)

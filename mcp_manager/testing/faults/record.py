@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from mcp_manager.testing.scripted import Connection, Request, Unplayable
 
-__all__ = ["JSON", "FaultRecord", "needed", "reply_to"]
+__all__ = ["JSON", "Coding", "Count", "FaultRecord", "Rate", "Seconds", "Size", "StatusCode", "needed", "reply_to"]
 
 JSON: Final = {"Content-Type": "application/json"}
+
+# What the members of faults may be, whether they are given in Python or in JSON.
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Rate: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**30)]
+StatusCode: TypeAlias = Annotated[int, msgspec.Meta(ge=100, le=999)]
+Coding: TypeAlias = Annotated[str, msgspec.Meta(pattern="^(?i:gzip|x-gzip|deflate)$")]
 
 
 class FaultRecord(msgspec.Struct, frozen=True, tag_field="fault", forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from mcp_manager.testing.faults.record import JSON, FaultRecord, needed, reply_to
+from mcp_manager.testing.faults.record import JSON, Coding, Count, FaultRecord, Size, StatusCode, needed, reply_to
 from mcp_manager.testing.scripted import Connection, Request, encode, event, head
 
 __all__ = [
@@ -43,7 +43,7 @@ def _zeros(coding: str, size: int) -> bytes:
 class Status(FaultRecord, frozen=True, tag="status"):
     """Answer with a status, headers and body."""
 
-    status: int
+    status: StatusCode
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
 
@@ -55,7 +55,7 @@ class Redirect(FaultRecord, frozen=True, tag="redirect"):
     """Redirect the client to ``location``."""
 
     location: str
-    status: int = 307
+    status: StatusCode = 307
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.respond(self.status, {"Location": self.location})
@@ -92,8 +92,8 @@ class BadChunk(FaultRecord, frozen=True, tag="bad_chunk"):
 class GzipBomb(FaultRecord, frozen=True, tag="gzip_bomb"):
     """Send ``size`` zero bytes, compressed although the client accepts only ``identity``."""
 
-    size: int = 64 * 2**20
-    coding: str = "gzip"
+    size: Size = 64 * 2**20
+    coding: Coding = "gzip"
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.respond(200, {**JSON, "Content-Encoding": self.coding}, _zeros(self.coding, self.size))
@@ -102,7 +102,7 @@ class GzipBomb(FaultRecord, frozen=True, tag="gzip_bomb"):
 class Compressed(FaultRecord, frozen=True, tag="compressed"):
     """Send the proper reply compressed although the client accepts only ``identity``; truncated with ``cut``."""
 
-    coding: str = "gzip"
+    coding: Coding = "gzip"
     sse: bool = False
     cut: bool = False
 
@@ -117,8 +117,8 @@ class Compressed(FaultRecord, frozen=True, tag="compressed"):
 class InformationalFlood(FaultRecord, frozen=True, tag="informational_flood"):
     """Send ``count`` interim responses (RFC 9110, section 15.2) before a proper answer."""
 
-    count: int
-    status: int = 103
+    count: Count
+    status: StatusCode = 103
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         request = needed(request)
@@ -132,7 +132,7 @@ class InformationalFlood(FaultRecord, frozen=True, tag="informational_flood"):
 class Oversize(FaultRecord, frozen=True, tag="oversize"):
     """Answer with a valid reply of about ``size`` bytes, with ``chunked`` in chunks and without a length."""
 
-    size: int
+    size: Size
     chunked: bool = False
 
     async def play(self, connection: Connection, request: Request | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from mcp_manager.testing.faults.record import FaultRecord
+import msgspec
+
+from mcp_manager.testing.faults.record import Count, FaultRecord, Size
 
 __all__ = ["Exit", "Flap", "IgnoreSigterm", "Peer", "RugPull", "ServerFault", "Slow", "StderrFlood"]
 
@@ -71,8 +73,8 @@ class RugPull(ServerFault, frozen=True, tag="rug_pull"):
 class Exit(ServerFault, frozen=True, tag="exit"):
     """End after ``after`` more answers: a program exits with ``code``, an HTTP server refuses connections."""
 
-    code: int = 1
-    after: int = 0
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+    after: Count = 0
 
     def apply(self, peer: Peer) -> None:
         peer.exit_after(self.after, self.code)
@@ -88,7 +90,7 @@ class IgnoreSigterm(ServerFault, frozen=True, tag="ignore_sigterm"):
 class StderrFlood(ServerFault, frozen=True, tag="stderr_flood"):
     """Write ``size`` bytes of text to standard error with every request; for programs."""
 
-    size: int = 1_000_000
+    size: Size = 1_000_000
 
     def apply(self, peer: Peer) -> None:
         peer.flood_stderr(self.size)

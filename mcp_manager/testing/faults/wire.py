@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+import difflib
+from typing import Any, Final, TypeAlias, get_args
 
 import msgspec
 
 from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
 from mcp_manager.testing.faults.record import FaultRecord
 
-__all__ = ["AnyFault", "FaultOrder", "decode_order", "encode_fault"]
+__all__ = ["AnyFault", "FaultOrder", "check_fault", "check_place", "decode_order", "encode_fault"]
 
 AnyFault: TypeAlias = (
     endings.Reset
@@ -70,7 +71,7 @@ class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     times
         How often the whole sequence is played.
     always
-        Play the first fault for every such request from now on.
+        Play the fault, which is one alone, for every such request from now on.
     """
 
     faults: list[AnyFault]
@@ -79,7 +80,11 @@ class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     always: bool = False
 
 
-_MOST_TIMES: Final = 100_000
+_MOST: Final = 100_000
+
+
+_PLACES: Final = {"*", "connect", "initialize", "ping"}
+_KINDS: Final[dict[str, type[FaultRecord]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyFault)}
 
 
 def decode_order(data: bytes) -> FaultOrder:
@@ -88,17 +93,60 @@ def decode_order(data: bytes) -> FaultOrder:
     Raises
     ------
     ValueError
-        If it is no order. The message names the member.
+        If it is no order. The message names the member, and what it can be.
     """
-    given = msgspec.json.decode(data)
+    try:
+        given = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(f'faults are JSON, such as {{"fault": "reset", "after": "headers"}}: {error}') from None
     if isinstance(given, list):
         given = {"faults": given}
     elif isinstance(given, dict) and "fault" in given:
         given = {"faults": [given]}
+    if isinstance(given, dict) and isinstance(given.get("faults"), list):
+        for number, fault in enumerate(given["faults"]):
+            _check_members(fault, f"$.faults[{number}]")
     order = msgspec.convert(given, FaultOrder)
-    if not 1 <= order.times <= _MOST_TIMES:
-        raise ValueError(f"times is a number from 1 to {_MOST_TIMES:,}, not {order.times} - at `$.times`")
+    if order.times < 1 or order.times * len(order.faults) > _MOST:
+        raise ValueError(f"times is 1 at least, and gives {_MOST:,} faults at most, not {order.times} - at `$.times`")
+    if order.always and len(order.faults) != 1:
+        raise ValueError(f"always takes one fault, not {len(order.faults)} - at `$.always`")
     return order
+
+
+def check_place(on: str) -> None:
+    """Raise ``ValueError`` for what is no method, such as the name of a tool."""
+    if not (on in _PLACES or "/" in on or (on.isalpha() and on.isupper())):
+        raise ValueError(f"on is a method such as tools/call, initialize or DELETE, or *, or connect, not {on!r}")
+
+
+def check_fault(fault: object) -> None:
+    """Raise ``ValueError`` for what is no fault, or one with members that it cannot have."""
+    if isinstance(fault, type) or not callable(getattr(fault, "play", None)):
+        raise ValueError(f"a fault is made by a function, such as Faults.reset(), and is not {fault!r}")
+    if isinstance(fault, FaultRecord):
+        try:
+            msgspec.convert(msgspec.to_builtins(fault), type(fault))
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{fault!r}: {error}") from None
+
+
+def _check_members(fault: object, place: str) -> None:
+    """Raise ``ValueError`` for a fault or a member that does not exist."""
+    name = fault.get("fault") if isinstance(fault, dict) else None
+    if not isinstance(fault, dict) or not isinstance(name, str):
+        raise ValueError(f'a fault is an object such as {{"fault": "reset", "after": "headers"}} - at `{place}`')
+    if name not in _KINDS:
+        near = difflib.get_close_matches(name, _KINDS, n=1)
+        told = f"did you mean {near[0]}?" if near else f"the faults are {', '.join(sorted(_KINDS))}"
+        raise ValueError(f"there is no fault {name!r}: {told} - at `{place}.fault`")
+    members: Any = _KINDS[name].__struct_fields__
+    for member in fault:
+        if member not in ("fault", *members):
+            told = f"the fault {name} has {', '.join(members) or 'no members'}, not {member}"
+            if member in FaultOrder.__struct_fields__:
+                told += f'; that is for {{"faults": [...], "{member}": ...}}'
+            raise ValueError(f"{told} - at `{place}`")
 
 
 def encode_fault(fault: object) -> object:

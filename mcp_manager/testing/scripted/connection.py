@@ -35,10 +35,18 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     message: Any
+    version: str = "HTTP/1.1"
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the client sends no other request on the connection, and may wait for its end."""
+        options = {option.strip() for option in self.headers.get("connection", "").lower().split(",")}
+        return "close" in options or (self.version == "HTTP/1.0" and "keep-alive" not in options)
 
     @property
     def method(self) -> str | None:
-        return self.message.get("method") if isinstance(self.message, dict) else None
+        method = self.message.get("method") if isinstance(self.message, dict) else None
+        return method if isinstance(method, str) else None
 
     @property
     def id(self) -> Any:
@@ -215,25 +223,35 @@ class Connection(asyncio.Protocol):
                 await self.respond(400)
                 self.close()
                 return
-            controlled = self.server.control(request)
-            if controlled is not None:
-                status, body = controlled
-                await self.respond(status, {"Content-Type": "application/json"}, body)
-                continue
-            request = self.server.record(request)
-            await self.server.before(request)
-            fault = self.server.take_fault(request)
             try:
-                await (self.answer(request) if fault is None else fault.play(self, request))
-            except Unplayable:
-                await self.answer(request)
+                await self._respond_to(request)
+            except Exception:
+                # It is reported as an error of the loop; the client need not wait for what will never come.
+                self.reset()
+                raise
+            if request.is_last:
+                self.close()
             # Nothing may keep an answered request in memory.
-            del request, fault
+            del request
+
+    async def _respond_to(self, request: Request) -> None:
+        controlled = self.server.control(request)
+        if controlled is not None:
+            status, body = controlled
+            await self.respond(status, {"Content-Type": "application/json"}, body)
+            return
+        request = self.server.record(request)
+        await self.server.before(request)
+        fault = self.server.take_fault(request)
+        try:
+            await (self.answer(request) if fault is None else fault.play(self, request))
+        except Unplayable:
+            await self.answer(request)
 
     async def _read_request(self) -> Request:
         raw_head = (await self._read_until(b"\r\n\r\n")).decode("latin-1")
         start, *lines = raw_head.rstrip("\r\n").split("\r\n")
-        verb, path, _ = start.split(" ", 2)
+        verb, path, version = start.split(" ", 2)
         headers = {}
         for line in lines:
             name, _, value = line.partition(":")
@@ -243,13 +261,23 @@ class Connection(asyncio.Protocol):
         if "chunked" in headers.get("transfer-encoding", "").lower():
             body = await self._read_chunks()
         else:
-            body = await self._read_exactly(int(headers.get("content-length", "0")))
+            length = headers.get("content-length", "0")
+            if not (length.isascii() and length.isdigit()):
+                raise ValueError(f"{length} is no length")
+            body = await self._read_exactly(int(length))
         try:
             message = json.loads(body) if body else None
         except (ValueError, RecursionError):
             message = None
         return Request(
-            number=-1, connection=self.number, verb=verb, path=path, headers=headers, body=body, message=message
+            number=-1,
+            connection=self.number,
+            verb=verb,
+            path=path,
+            headers=headers,
+            body=body,
+            message=message,
+            version=version,
         )
 
     async def _read_chunks(self) -> bytes:

@@ -87,6 +87,9 @@ class ScriptedServer(Watched):
         self.is_ending: bool = False
 
     def __enter__(self) -> Self:
+        if self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("the server is running already")
+        self.is_ending = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-server", daemon=True)
         self._thread.start()
@@ -98,7 +101,8 @@ class ScriptedServer(Watched):
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._loop is not None
+        if self._loop is None or self._loop.is_closed():
+            return
         assert self._thread is not None
         self._run(self._shut_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -326,7 +330,9 @@ class ScriptedServer(Watched):
         return task
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        assert self._loop is not None
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            raise RuntimeError("the server is not running: it begins with start(), or with `with`")
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_WAIT_S)
 
     async def _listen(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -13,13 +15,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from mcp_manager import testing
 from mcp_manager.cli.manual import topics
-from mcp_manager.testing import AnyFault, Faults, FaultyServer, FaultyServerFactory, Tool
+from mcp_manager.testing import AnyFault, Faults, FaultyServer, FaultyServerFactory, LeakCheck, Tool
 from mcp_manager.testing.faults.wire import FaultOrder, decode_order
 
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
@@ -83,10 +86,24 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"fault": "rest"}, "Invalid value 'rest' - at `$.faults[0].fault`"),
+        ({"fault": "rest"}, "there is no fault 'rest': did you mean reset? - at `$.faults[0].fault`"),
+        ([{"fault": 7}], 'a fault is an object such as {"fault": "reset", "after": "headers"} - at `$.faults[0]`'),
         ({"fault": "reset", "after": "lunch"}, "Invalid enum value 'lunch' - at `$.faults[0].after`"),
-        ({"fault": "reset", "when": "now"}, "Object contains unknown field `when` - at `$.faults[0]`"),
-        ({"faults": [], "times": 0}, "times is a number from 1 to 100,000, not 0 - at `$.times`"),
+        ({"fault": "reset", "when": "now"}, "the fault reset has after, not when - at `$.faults[0]`"),
+        (
+            {"fault": "truncate_stream", "times": 2},
+            'the fault truncate_stream has no members, not times; that is for {"faults": [...], "times": ...} '
+            "- at `$.faults[0]`",
+        ),
+        ({"faults": [], "times": 0}, "times is 1 at least, and gives 100,000 faults at most, not 0 - at `$.times`"),
+        ({"faults": [{"fault": "reset"}] * 2, "always": True}, "always takes one fault, not 2 - at `$.always`"),
+        (
+            {"faults": [{"fault": "reset"}], "on": "book"},
+            "on is a method such as tools/call, initialize or DELETE, or *, or connect, not 'book'",
+        ),
+        ({"fault": "list_changed_storm", "rate": 0}, "Expected `float` > 0.0 - at `$.faults[0].rate`"),
+        ({"fault": "exit", "after": -1}, "Expected `int` >= 0 - at `$.faults[0].after`"),
+        ({"fault": "stall", "s": -1}, "Expected `float` >= 0.0 - at `$.faults[0].s`"),
         ({"fault": "ignore_sigterm"}, 'only a program gets SIGTERM: use faulty_server(transport="stdio")'),
         ({"fault": "flap", "period": 0}, "flap needs a period above 0, not 0"),
         ({"fault": "slow", "p50": 2, "p99": 1}, "slow needs 0 < p50 <= p99, not p50=2, p99=1"),
@@ -96,6 +113,110 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
 def test_what_is_no_fault_is_refused(base: str, body: object, told: str) -> None:
     assert ask("POST", f"{base}/__faults", body) == (400, {"error": told})
     assert ask("GET", f"{base}/__faults")[1] == {"next": {}, "always": {}, "server": []}
+
+
+def raw(url: str, *parts: bytes) -> bytes:
+    """Send bytes as a simple client does, which reads until the server closes; return what was received."""
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as client:
+        for part in parts:
+            client.sendall(part)
+        received = b""
+        while data := client.recv(65536):
+            received += data
+    return received
+
+
+def posted(path: str, body: bytes, *fields: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", "Connection: close", *fields, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    "request_head", [b"GET /__faults HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET /__faults HTTP/1.0\r\n\r\n"]
+)
+def test_a_client_that_reads_to_the_end_gets_one(base: str, request_head: bytes) -> None:
+    assert raw(base, request_head).endswith(b'{"next":{},"always":{},"server":[]}')
+
+
+@pytest.mark.parametrize(
+    "arguments", [rb'{"text": "\ud83d"}', b'{"n": 1000000000000000000000000000000}', b"[1]"], ids=str
+)
+def test_whatever_a_client_sends_is_answered_and_in_the_ledger(
+    server: FaultyServer, base: str, arguments: bytes
+) -> None:
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "book", "arguments": %b}}'
+    fields = (f"Mcp-Session-Id: {server.begin_session()}", "MCP-Protocol-Version: 2025-11-25")
+    reply = json.loads(raw(base, posted("/mcp", call % arguments, *fields)).partition(b"\r\n\r\n")[2])
+    given = json.loads(arguments)
+    entries = ask("GET", f"{base}/__ledger")[1]["entries"]
+    if isinstance(given, list):
+        assert (reply["error"]["code"], entries) == (-32602, [])
+    else:
+        assert [entry["arguments"] for entry in entries] == [given]
+
+
+def test_a_request_that_is_no_http_is_refused(base: str) -> None:
+    for bad in (b"hello\r\n\r\n", b"POST /mcp HTTP/1.1\r\nContent-Length: -5\r\n\r\nabcdefgh"):
+        assert raw(base, bad).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_is_no_json_is_explained(base: str) -> None:
+    for body in (b"", b"fault=reset"):
+        answer = raw(base, posted("/__faults", body))
+        assert b" 400 " in answer and b'faults are JSON, such as {\\"fault\\": \\"reset\\"' in answer
+
+
+def test_a_fault_that_cannot_be_played_ends_the_connection(
+    server: FaultyServer, base: str, leaks: LeakCheck, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        async def play(self, connection: object, request: object) -> None:
+            raise LookupError("broken on purpose")
+
+    leaks.allow("loop_errors", reason="the server reports it")
+    server.next(Broken(), on="initialize")
+    with pytest.raises(ConnectionResetError):
+        raw(base, posted("/mcp", json.dumps(INITIALIZE).encode()))
+
+
+def test_faults_are_checked_in_python_too(server: FaultyServer) -> None:
+    for bad in ("reset", Faults.reset, [Faults.reset()], Faults):
+        with pytest.raises(ValueError, match="a fault is made by a function"):
+            server.next(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Expected `int`, got `str` - at `\$.status`"):
+        server.always(Faults.status("503"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not 'book'"):
+        server.next(Faults.reset(), on="book")
+
+
+def test_a_server_needs_an_era_and_tools(faulty_server: FaultyServerFactory) -> None:
+    with pytest.raises(ValueError, match='era is "handshake"'):
+        faulty_server(era="2026-07-28")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="tools is a mapping of names to Tool"):
+        faulty_server(tools=["book"])  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match='transport is "http" or "stdio"'):
+        faulty_server(transport="sse")  # type: ignore[call-overload]
+
+
+def test_a_server_is_stopped_and_started_by_a_test(server: FaultyServer, base: str) -> None:
+    server.stop()
+    server.stop()
+    with pytest.raises(RuntimeError, match="the server is not running"):
+        server.refuse_connections()
+    server.start()
+    assert server.url == f"{base}/mcp" and ask("GET", f"{base}/__faults")[0] == 200
+    with pytest.raises(RuntimeError, match="running already"):
+        server.start()
+
+
+def test_flapping_begins_and_ends_at_once(server: FaultyServer, base: str) -> None:
+    for _ in range(3):
+        server.next(Faults.flap(60))
+        with pytest.raises(OSError):
+            raw(base, b"GET /__faults HTTP/1.0\r\n\r\n")
+        server.clear_faults()
+        assert raw(base, b"GET /__faults HTTP/1.0\r\n\r\n")
 
 
 def test_other_paths_and_web_pages_are_refused(base: str) -> None:
@@ -195,7 +316,32 @@ def test_the_command_is_a_program(run: Any) -> None:
     assert process.wait(20) == 0
 
 
+def test_the_command_answers_after_what_is_no_text(run: Any) -> None:
+    process = run("--stdio", "--tool", "book")
+    process.stdin.buffer.write(b"\xff\xfe\n" + b"[" * 100_000 + b"\n" + json.dumps(CALL).encode() + b"\n")
+    process.stdin.close()
+    assert json.loads(process.stdout.readline())["id"] == 2
+    assert process.wait(20) == 0
+
+
+def test_the_output_that_a_command_has_closed_is_no_other_socket(run: Any) -> None:
+    process = run("--stdio", "--tool", "book")
+    url = process.stderr.readline().split()[-1]
+    ask("POST", url, {"fault": "reset"})
+    process.stdin.write(json.dumps(CALL) + "\n")
+    process.stdin.flush()
+    assert process.stdout.read() == ""
+    # It gets the lowest number that is free.
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=20) as client:
+        process.stdin.write(json.dumps(CALL) + "\n")
+        process.stdin.close()
+        assert process.wait(20) == 0
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    assert "Traceback" not in process.stderr.read()
+
+
 def test_a_fault_that_is_none_is_misuse(run: Any) -> None:
     process = run("--fault", '{"fault": "rest"}')
     assert process.wait(20) == 2
-    assert "Invalid value 'rest'" in process.stderr.read()
+    assert "there is no fault 'rest': did you mean reset?" in process.stderr.read()

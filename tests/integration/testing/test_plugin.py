@@ -55,6 +55,52 @@ def test_async_tests_have_a_fleet_on_their_loop(tmp_path: Path, plugin: str, opt
     assert "ERROR test_suite.py::test_the_bad_one" in ran.stdout
 
 
+ORDINARY_SUITE = """
+    import asyncio
+    import concurrent.futures
+    import multiprocessing
+    import threading
+    import time
+    from multiprocessing import shared_memory
+    import pytest
+    import pytest_asyncio
+    {policy}
+
+    @pytest_asyncio.fixture(autouse=True, loop_scope={scope!r})
+    async def of_the_user():
+        yield
+
+    pytestmark = pytest.mark.asyncio(loop_scope={scope!r})
+
+    async def test_threads(leaks):
+        assert await asyncio.to_thread(int, "5") == 5
+
+    async def test_processes(leaks):
+        spawning = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawning) as pool:
+            assert await asyncio.get_running_loop().run_in_executor(pool, int, "5") == 5
+
+    async def test_shared_memory(leaks):
+        memory = shared_memory.SharedMemory(create=True, size=100)
+        memory.close()
+        memory.unlink()
+
+    async def test_the_bad_one(leaks):
+        threading.Thread(target=time.sleep, args=(30,), daemon=True, name="left").start()
+"""
+ON_UVLOOP = "import uvloop; event_loop_policy = pytest.fixture(lambda: uvloop.EventLoopPolicy(), scope='session')"
+
+
+@pytest.mark.parametrize(
+    ("policy", "scope"), [("", "function"), (ON_UVLOOP, "module")], ids=["own-loop", "shared-uvloop"]
+)
+def test_what_python_and_loops_keep_is_no_leak(tmp_path: Path, policy: str, scope: str) -> None:
+    options = ["-o", "asyncio_mode=strict", "-W", "ignore::DeprecationWarning"]
+    ran = run_suite(tmp_path, ORDINARY_SUITE.format(policy=policy, scope=scope), *options, plugins=("asyncio",))
+    assert "4 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
+    assert "thread 'left' (daemon=True) is still running" in ran.stdout
+
+
 def test_sync_tests_need_no_other_plugin(tmp_path: Path) -> None:
     ran = run_suite(
         tmp_path,
@@ -95,6 +141,23 @@ def test_sync_tests_need_no_other_plugin(tmp_path: Path) -> None:
     )
     assert "4 passed, 1 error" in ran.stdout, ran.stdout + ran.stderr
     assert "thread 'left' (daemon=True) is still running" in ran.stdout
+
+
+def test_pytest_does_not_compile_the_package_anew(tmp_path: Path) -> None:
+    # As pytest does for a package that is installed with a plugin.
+    early = "def pytest_addoption(pluginmanager):\n    pluginmanager.rewrite_hook.mark_rewrite('mcp_manager')\n"
+    (tmp_path / "early.py").write_text(early, encoding="utf-8")
+    ran = run_suite(
+        tmp_path,
+        """
+        def test_the_loader():
+            import mcp_manager.errors
+
+            assert type(mcp_manager.errors.__spec__.loader).__name__ == "SourceFileLoader"
+        """,
+        *("-p", "early"),
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 def test_who_does_not_use_it_pays_nothing(tmp_path: Path) -> None:

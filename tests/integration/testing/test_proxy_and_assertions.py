@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,6 +21,7 @@ from mcp_manager.testing import (
     assert_no_hang,
     assert_recovers,
 )
+from mcp_manager.testing.faults import Bytes
 
 BROKEN = (aiohttp.ClientError, ConnectionError)
 
@@ -79,6 +82,31 @@ async def test_a_proxy_goes_down_and_up(faulty_server: FaultyServerFactory, faul
             await fetch(http, proxy.url)
         proxy.up()
         assert await fetch(http, proxy.url)
+
+
+def test_a_proxy_passes_on_all_to_a_slow_client_that_ended_its_side(
+    faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory
+) -> None:
+    server = faulty_server()
+    server.next(Bytes(b"x" * 20_000_000), on="*")
+    proxy = fault_proxy(server.url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", proxy.port))
+        client.sendall(b"POST /mcp HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+        size = len(client.recv(10))
+        client.shutdown(socket.SHUT_WR)
+        while data := client.recv(1_000_000):
+            size += len(data)
+    assert size == 20_000_000
+
+
+@pytest.mark.parametrize("faults", [{"latency_s": -1}, {"latency_s": "1"}, {"bytes_per_s": 0}, {"piece": 0}])
+def test_faults_that_no_proxy_has_are_refused(fault_proxy: FaultProxyFactory, faults: dict[str, Any]) -> None:
+    proxy = fault_proxy("http://127.0.0.1:9/mcp")
+    with pytest.raises(ValueError, match=f"{next(iter(faults))} is a number of . at least, not "):
+        proxy.set(**faults)
 
 
 def test_a_proxy_needs_a_url(fault_proxy: FaultProxyFactory) -> None:
@@ -152,6 +180,29 @@ def test_virtual_time_passes_at_once(virtual_clock: VirtualClock) -> None:
     assert virtual_clock.passed_s == pytest.approx(7300)
     with pytest.raises(RuntimeError, match="all tasks wait"):
         virtual_clock.run(asyncio.Event().wait())
+
+
+def test_threads_and_sockets_have_the_time_that_they_need(virtual_clock: VirtualClock) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await asyncio.to_thread(time.sleep, 0.05) or await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def ask() -> bytes:
+        async with asyncio.timeout(3600):
+            assert await asyncio.to_thread(lambda: time.sleep(0.05) or 5) == 5
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with server, asyncio.timeout(3600):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello\n")
+            answer = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(3600)
+        return answer
+
+    assert virtual_clock.run(ask()) == b"hello\n"
+    assert 3600 <= virtual_clock.passed_s < 3700
 
 
 def test_a_leak_is_found_and_allowed() -> None:
