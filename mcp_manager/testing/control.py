@@ -228,4 +228,5 @@ class FaultControl(ScriptedServer):
 
 
 def _json(value: object) -> bytes:
-    return msgspec.json.encode(value)
+    # The end of line keeps the prompt of a terminal apart from what curl prints.
+    return msgspec.json.encode(value) + b"\n"

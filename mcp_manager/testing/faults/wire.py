@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import msgspec
 
+from mcp_manager.config.parse import nearest
 from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
 from mcp_manager.testing.faults.record import FaultRecord
 
@@ -80,6 +81,8 @@ class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 _MOST_TIMES: Final = 100_000
+_SHOWN: Final = 64
+"""How many characters of an unknown name an error shows."""
 
 
 def decode_order(data: bytes) -> FaultOrder:
@@ -95,10 +98,23 @@ def decode_order(data: bytes) -> FaultOrder:
         given = {"faults": given}
     elif isinstance(given, dict) and "fault" in given:
         given = {"faults": [given]}
+    if isinstance(given, dict) and isinstance(given.get("faults"), list):
+        _check_names(given["faults"])
     order = msgspec.convert(given, FaultOrder)
     if not 1 <= order.times <= _MOST_TIMES:
         raise ValueError(f"times is a number from 1 to {_MOST_TIMES:,}, not {order.times} - at `$.times`")
     return order
+
+
+def _check_names(faults: list[Any]) -> None:
+    """Raise ``ValueError`` for a name that no fault has; what is malformed otherwise is left to the decoder."""
+    known = sorted(str(kind.__struct_config__.tag) for kind in get_args(AnyFault))
+    for index, fault in enumerate(faults):
+        name = fault.get("fault") if isinstance(fault, dict) else None
+        if isinstance(name, str) and name not in known:
+            near = nearest(name, known, cutoff=0.6)
+            way_out = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown fault {name[:_SHOWN]!r} ({way_out}) - at `$.faults[{index}].fault`")
 
 
 def encode_fault(fault: object) -> object:

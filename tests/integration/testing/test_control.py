@@ -83,7 +83,7 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"fault": "rest"}, "Invalid value 'rest' - at `$.faults[0].fault`"),
+        ({"fault": "rest"}, "unknown fault 'rest' (did you mean 'reset'?) - at `$.faults[0].fault`"),
         ({"fault": "reset", "after": "lunch"}, "Invalid enum value 'lunch' - at `$.faults[0].after`"),
         ({"fault": "reset", "when": "now"}, "Object contains unknown field `when` - at `$.faults[0]`"),
         ({"faults": [], "times": 0}, "times is a number from 1 to 100,000, not 0 - at `$.times`"),
@@ -96,6 +96,18 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
 def test_what_is_no_fault_is_refused(base: str, body: object, told: str) -> None:
     assert ask("POST", f"{base}/__faults", body) == (400, {"error": told})
     assert ask("GET", f"{base}/__faults")[1] == {"next": {}, "always": {}, "server": []}
+
+
+def test_an_unknown_fault_is_told_the_known_ones(base: str) -> None:
+    status, told = ask("POST", f"{base}/__faults", [{"fault": "reset"}, {"fault": "zzz"}])
+    assert status == 400
+    assert told["error"].startswith("unknown fault 'zzz' (known are accepted_without_answer, ")
+    assert told["error"].endswith(") - at `$.faults[1].fault`")
+
+
+def test_answers_end_with_an_end_of_line(base: str) -> None:
+    with urllib.request.urlopen(f"{base}/__ledger", timeout=20) as response:
+        assert response.read() == b'{"entries":[]}\n'
 
 
 def test_other_paths_and_web_pages_are_refused(base: str) -> None:
@@ -198,4 +210,4 @@ def test_the_command_is_a_program(run: Any) -> None:
 def test_a_fault_that_is_none_is_misuse(run: Any) -> None:
     process = run("--fault", '{"fault": "rest"}')
     assert process.wait(20) == 2
-    assert "Invalid value 'rest'" in process.stderr.read()
+    assert "unknown fault 'rest' (did you mean 'reset'?)" in process.stderr.read()
