@@ -36,6 +36,8 @@ ACCEPTED: Final = (
     "a ServerConfig, a mapping of its fields, a URL, a list of a program and its arguments, or a server object"
 )
 
+_LIST: Final = 'give a program and its arguments as a list, such as ["uvx", "mcp-server-time"]'
+
 
 def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[str, Any] | None = None) -> ServerConfig:
     """Return the checked configuration of a server.
@@ -83,7 +85,12 @@ def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[st
 def fields_of(spec: object) -> Mapping[str, Any] | str | bytes:
     """Return the fields that a specification stands for, or the JSON text that it is; raises :class:`FieldProblem`."""
     if isinstance(spec, str):
-        return {"url": spec.strip()} if is_url(spec.strip()) else spec
+        text = spec.strip()
+        if is_url(text):
+            return {"url": text}
+        if text and text[0] not in "{[":
+            raise FieldProblem("", "a text must be a URL of http or https, or a JSON object", _LIST)
+        return spec
     if isinstance(spec, bytes | bytearray):
         return bytes(spec)
     if isinstance(spec, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import get_type_hints
 
 import aiohttp
 import pytest
@@ -14,11 +15,13 @@ from mcp_manager.testing import (
     FaultProxyFactory,
     FaultyServerFactory,
     LeakCheck,
+    ProxyFaults,
     VirtualClock,
     assert_delivery,
     assert_no_hang,
     assert_recovers,
 )
+from mcp_manager.testing.fault_proxy import ProxyFaultFields
 
 BROKEN = (aiohttp.ClientError, ConnectionError)
 
@@ -26,6 +29,10 @@ BROKEN = (aiohttp.ClientError, ConnectionError)
 async def fetch(http: aiohttp.ClientSession, url: str) -> bytes:
     async with http.get(url.replace("/mcp", "/__faults")) as response:
         return await response.read()
+
+
+def test_editors_know_every_fault_of_a_proxy() -> None:
+    assert get_type_hints(ProxyFaultFields) == get_type_hints(ProxyFaults)
 
 
 async def test_a_proxy_passes_on_and_spoils(faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory) -> None:
