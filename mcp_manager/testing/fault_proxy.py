@@ -176,8 +176,9 @@ class FaultProxy:
         finally:
             for way in ways:
                 way.cancel()
-            ends = await asyncio.gather(*ways, return_exceptions=True)
+            # First, because this task may be cancelled while it waits for the two ways.
             to_server.transport.abort()
+            ends = await asyncio.gather(*ways, return_exceptions=True)
         end = None
         try:
             for end in ends:

@@ -76,6 +76,21 @@ async def test_a_proxy_breaks_a_connection_at_a_byte(
     writer.transport.abort()
 
 
+async def test_a_proxy_ends_while_connections_end(
+    faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory
+) -> None:
+    # The fixture leaks, and warnings as errors, tell of a connection that is left open.
+    proxy = fault_proxy(faulty_server().url)
+    for _ in range(20):
+        opened = [await asyncio.open_connection("127.0.0.1", proxy.port) for _ in range(5)]
+        for _, writer in opened:
+            writer.write(b"GET /__faults HTTP/1.1\r\nHost: x\r\n\r\n")
+        for reader, writer in opened:
+            assert await reader.readexactly(1)
+            writer.transport.abort()
+        proxy.reset()
+
+
 async def test_a_proxy_goes_down_and_up(faulty_server: FaultyServerFactory, fault_proxy: FaultProxyFactory) -> None:
     proxy = fault_proxy(faulty_server().url)
     async with aiohttp.ClientSession() as http:
