@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from mcp_manager.testing.faults.servers import ServerFault
-from mcp_manager.testing.faults.wire import FaultOrder, decode_order, encode_fault
+from mcp_manager.testing.faults.wire import FaultOrder, check_fault, decode_order, encode_fault
 from mcp_manager.testing.ledger import Ledger
 from mcp_manager.testing.scripted import Fault, Request, ScriptedServer
 from mcp_manager.testing.tools import Answers, Era, Tool
@@ -44,8 +44,8 @@ class FaultControl(ScriptedServer):
     def __init__(self, era: Era, tools: Mapping[str, Tool], *, sse: bool = False, port: int = 0, seed: int = 0) -> None:
         super().__init__(sse=sse, sessions=era == "handshake", port=port)
         self.ledger = Ledger()
-        self._tools = dict(tools)
         self._answers = Answers(era, tools, self.ledger)
+        self._tools = dict(tools)
         self._random = random.Random(seed)
         self._delay: tuple[float, float] | None = None
         self._exit: tuple[int, int] | None = None
@@ -85,9 +85,12 @@ class FaultControl(ScriptedServer):
         Raises
         ------
         ValueError
-            If a fault does not exist for this kind of server.
+            If something is no fault, or a fault does not exist for this kind of server.
         """
+        if times < 1:
+            raise ValueError(f"times is a number from 1, not {times}")
         for fault in faults:
+            check_fault(fault)
             self.check(fault)
         answers = [fault for fault in faults if not isinstance(fault, ServerFault)]
         for fault in faults:
@@ -101,6 +104,7 @@ class FaultControl(ScriptedServer):
 
     def always(self, fault: Fault, *, on: str = "tools/call") -> None:
         """Play a fault for every such request, once the faults of :meth:`next` are used up; see there for ``on``."""
+        check_fault(fault)
         self.check(fault)
         if isinstance(fault, ServerFault):
             self.next(fault)

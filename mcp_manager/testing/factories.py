@@ -65,6 +65,8 @@ class FaultyServerFactory:
         seed
             The seed of the delays of ``slow``.
         """
+        if transport not in ("http", "stdio"):
+            raise ValueError(f"transport is 'http' or 'stdio', not {transport!r}")
         if transport == "stdio":
             return self._stack.enter_context(FaultyProgram(era, tools, seed=seed))
         return self._stack.enter_context(FaultyServer(era, tools, sse=sse, seed=seed))

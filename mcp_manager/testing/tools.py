@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -64,6 +64,10 @@ class Answers:
     """
 
     def __init__(self, era: Era, tools: Mapping[str, Tool], ledger: Ledger) -> None:
+        if era not in get_args(Era):
+            raise ValueError(f"era is {' or '.join(map(repr, get_args(Era)))}, not {era!r}")
+        if not isinstance(tools, Mapping) or not all(isinstance(tool, Tool) for tool in tools.values()):
+            raise ValueError('tools is a mapping of Tool objects by name, as in {"book": Tool()}')
         self.era = era
         self.tools = dict(tools)
         self.ledger = ledger

@@ -10,7 +10,7 @@ from mcp_manager.config.parse import nearest
 from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
 from mcp_manager.testing.faults.record import FaultRecord
 
-__all__ = ["AnyFault", "FaultOrder", "decode_order", "encode_fault"]
+__all__ = ["AnyFault", "FaultOrder", "check_fault", "decode_order", "encode_fault"]
 
 AnyFault: TypeAlias = (
     endings.Reset
@@ -104,6 +104,20 @@ def decode_order(data: bytes) -> FaultOrder:
     if not 1 <= order.times <= _MOST_TIMES:
         raise ValueError(f"times is a number from 1 to {_MOST_TIMES:,}, not {order.times} - at `$.times`")
     return order
+
+
+def check_fault(fault: object) -> None:
+    """Raise ``ValueError`` for what is no fault, and for a fault with a field that cannot be; the message names it."""
+    if isinstance(fault, type) or not callable(getattr(fault, "play", None)):
+        name = getattr(fault, "__name__", None)
+        hint = f"call it: {name}()" if name else "Faults makes them, as in Faults.reset()"
+        raise ValueError(f"{fault!r:.200} is no fault; {hint}")
+    if isinstance(fault, FaultRecord):
+        # Literals are checked only when a fault is decoded.
+        try:
+            msgspec.convert(msgspec.to_builtins(fault), type(fault))
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{fault!r:.200} is no fault: {error}") from None
 
 
 def _check_names(faults: list[Any]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from mcp_manager import testing
 from mcp_manager.cli.manual import topics
-from mcp_manager.testing import AnyFault, Faults, FaultyServer, FaultyServerFactory, Tool
+from mcp_manager.testing import AnyFault, Faults, FaultyServer, FaultyServerFactory, Hold, Tool
 from mcp_manager.testing.faults.wire import FaultOrder, decode_order
 
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
@@ -108,6 +108,40 @@ def test_an_unknown_fault_is_told_the_known_ones(base: str) -> None:
 def test_answers_end_with_an_end_of_line(base: str) -> None:
     with urllib.request.urlopen(f"{base}/__ledger", timeout=20) as response:
         assert response.read() == b'{"entries":[]}\n'
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("reset", "'reset' is no fault; Faults makes them, as in Faults.reset()"),
+        (Faults.reset, "is no fault; call it: reset()"),
+        (Hold, "is no fault; call it: Hold()"),
+        (Faults.reset(after="body"), "Reset(after='body') is no fault: Invalid enum value 'body' - at `$.after`"),  # type: ignore[arg-type]
+        (Faults.expire_session(410), "is no fault: Invalid enum value 410 - at `$.form`"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_fault_is_refused_in_python(server: FaultyServer, mistake: Any, told: str) -> None:
+    for play in (server.next, server.always):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            play(mistake)
+    with pytest.raises(ValueError, match="times is a number from 1, not 0"):
+        server.next(Faults.reset(), times=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"era": "2025-11-25"}, "era is 'handshake' or 'stateless', not '2025-11-25'"),
+        ({"transport": "sse"}, "transport is 'http' or 'stdio', not 'sse'"),
+        ({"tools": ["book"]}, 'tools is a mapping of Tool objects by name, as in {"book": Tool()}'),
+        ({"tools": {"book": {}}}, 'tools is a mapping of Tool objects by name, as in {"book": Tool()}'),
+    ],
+)
+def test_what_describes_no_server_is_refused(
+    faulty_server: FaultyServerFactory, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        faulty_server(**options)
 
 
 def test_other_paths_and_web_pages_are_refused(base: str) -> None:
