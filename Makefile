@@ -21,7 +21,7 @@ lint: | .venv ## check style and formatting
 	PATH="$$PWD/.venv/bin:$$PATH" cython-lint mcp_manager benchmarks
 
 # The types of all that is public, and users' code in the strict mode. Other configuration files are ignored.
-PYRIGHT = .venv/bin/pyright --pythonpath .venv/bin/python --verifytypes mcp_manager --ignoreexternal \
+PYRIGHT = PYTHONPATH=tests .venv/bin/python -m support.public_types .venv/bin/pyright \
 	&& .venv/bin/pyright --pythonpath .venv/bin/python -p pyproject.toml
 
 # The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled

@@ -36,7 +36,7 @@ class FleetLink:
                 f"Invalid manager: it must be a McpManager, a PyMcpManager or what for_caller() returns, not "
                 f"{type(source).__name__}"
             )
-        self.source = source
+        self.source: ToolSource = source
 
     @property
     def calls(self) -> McpManager | ForCaller:

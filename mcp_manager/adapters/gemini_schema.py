@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mcp_manager.adapters.schemas import DEEPEST, Schema, as_schema, merged, resolved
+from mcp_manager.adapters.schemas import DEEPEST, Schema, Steps, as_schema, merged, resolved
 
 __all__ = ["json_schema_subset", "openapi_schema"]
 
@@ -25,14 +25,13 @@ _FORMATS: Final = {
     "integer": {"int32", "int64"},
 }
 _ANYTHING: Final = ("string", "number", "boolean")
-# A recursive schema is written out this often, and any schema up to this many subschemas.
+# A recursive schema is written out this often.
 _REPETITIONS: Final = 2
-_LARGEST: Final = 5_000
 
 
 def json_schema_subset(schema: Schema) -> Schema:
     """Return a schema with only the keywords that the API knows; references and definitions stay."""
-    return _subset(schema, schema, DEEPEST)
+    return _subset(schema, schema, DEEPEST, Steps())
 
 
 def openapi_schema(schema: Schema) -> Schema:
@@ -43,13 +42,13 @@ def openapi_schema(schema: Schema) -> Schema:
     return _OpenApiWriter(schema).written(schema, ())
 
 
-def _subset(schema: Schema, root: Schema, depth: int) -> Schema:
-    if depth <= 0:
+def _subset(schema: Schema, root: Schema, depth: int, steps: Steps) -> Schema:
+    if depth <= 0 or not steps.take():
         return {}
     if "allOf" in schema:
         parts = [resolved(as_schema(each), root) or {} for each in schema["allOf"]]
         own = {name: value for name, value in schema.items() if name != "allOf"}
-        return _subset(merged([own, *parts]), root, depth - 1)
+        return _subset(merged([own, *parts]), root, depth - 1, steps)
     found: Schema = {name: value for name, value in schema.items() if name in _JSON_SCHEMA}
     if isinstance(found.get("$ref"), str):
         found["$ref"] = found["$ref"].replace("#/definitions/", "#/$defs/")
@@ -57,7 +56,7 @@ def _subset(schema: Schema, root: Schema, depth: int) -> Schema:
         found["enum"] = [schema["const"]]
 
     def inner(value: object) -> Schema:
-        return _subset(as_schema(value), root, depth - 1)
+        return _subset(as_schema(value), root, depth - 1, steps)
 
     for name in ("properties", "$defs", "definitions"):
         if isinstance(schema.get(name), dict):
@@ -79,18 +78,18 @@ class _OpenApiWriter:
 
     def __init__(self, root: Schema) -> None:
         self._root = root
-        self._size = 0
+        self._steps = Steps()
 
     def written(self, schema: Schema, path: tuple[str, ...]) -> Schema:
         """Return the form of a schema; ``path`` are the references that lead to it."""
-        self._size += 1
+        may_look = self._steps.take()
         reference = schema.get("$ref")
         if isinstance(reference, str):
             path = (*path, reference)
             if path.count(reference) > _REPETITIONS:
                 return {"type": "object"}
         found = resolved(schema, self._root)
-        if found is None or self._size > _LARGEST or len(path) > DEEPEST:
+        if found is None or not may_look or len(path) > DEEPEST:
             return {"type": "object"}
         if "allOf" in found:
             parts = [resolved(as_schema(each), self._root) or {} for each in found["allOf"]]

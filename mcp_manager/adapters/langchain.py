@@ -13,8 +13,8 @@ from mcp_manager.adapters.toolset import Toolset
 try:
     from langchain_core.tools import BaseTool, ToolException
     from pydantic import PrivateAttr
-except ImportError as error:
-    raise not_installed(__name__, "langchain-core") from error
+except ImportError as _error:
+    raise not_installed(__name__, "langchain-core") from _error
 
 __all__ = ["LangChainTool", "tools"]
 

@@ -18,8 +18,8 @@ try:
     from llama_index.core.base.llms.types import AudioBlock, ImageBlock, TextBlock
     from llama_index.core.tools import AsyncBaseTool, ToolMetadata, ToolOutput
     from pydantic import BaseModel
-except ImportError as error:
-    raise not_installed(__name__, "llama-index-core") from error
+except ImportError as _error:
+    raise not_installed(__name__, "llama-index-core") from _error
 
 __all__ = ["LlamaIndexTool", "LlamaIndexToolMetadata", "tools"]
 

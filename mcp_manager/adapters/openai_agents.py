@@ -20,8 +20,8 @@ try:
     from agents import FunctionTool, Tool, ToolOutputImage, ToolOutputText
     from agents.tool_context import ToolContext
     from agents.tracing import get_current_span
-except ImportError as error:
-    raise not_installed(__name__, "openai-agents") from error
+except ImportError as _error:
+    raise not_installed(__name__, "openai-agents") from _error
 
 __all__ = ["tools"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.adapters.definitions import ToolDefinition
-from mcp_manager.adapters.schemas import Schema, as_schema, merged, resolved
+from mcp_manager.adapters.schemas import DEEPEST, Schema, Steps, as_schema, merged, resolved
 
 __all__ = ["strict_parameters", "without_nulls"]
 
@@ -59,12 +59,13 @@ class _StrictWriter:
         self.definitions: dict[str, Schema] = {}
         self._root = root
         self._names: dict[str, str] = {}
+        self._steps = Steps()
         self._properties = 0
         self._choices = 0
 
     def written(self, schema: Schema, depth: int) -> Schema:
         """Return the strict form of a schema; raises ``_NoStrictForm``."""
-        if depth > _DEEPEST or set(schema) - _KEPT - _DROPPED:
+        if depth > _DEEPEST or not self._steps.take() or set(schema) - _KEPT - _DROPPED:
             raise _NoStrictForm
         if "$ref" in schema:
             return self._reference(schema["$ref"])
@@ -163,37 +164,37 @@ def without_nulls(
             return arguments
     if not isinstance(given, dict):
         return arguments
-    cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters)
+    cleaned: dict[str, Any] = _cleaned(given, definition.parameters, definition.parameters, Steps())
     return cleaned
 
 
-def _cleaned(value: Any, schema: Schema, root: Schema) -> Any:
+def _cleaned(value: Any, schema: Schema, root: Schema, steps: Steps) -> Any:
     found = resolved(schema, root) or {}
     if "allOf" in found:
         found = merged([found, *(resolved(as_schema(each), root) or {} for each in found["allOf"])])
     if isinstance(value, list):
         items = as_schema(found.get("items"))
-        return [_cleaned(each, items, root) for each in value]
+        return [_cleaned(each, items, root, steps) for each in value]
     if not isinstance(value, dict):
         return value
     properties, required = found.get("properties", {}), found.get("required", ())
     return {
-        name: _cleaned(each, as_schema(properties.get(name)), root)
+        name: _cleaned(each, as_schema(properties.get(name)), root, steps)
         for name, each in value.items()
         if each is not None
         or name in required
         or name not in properties
-        or _takes_null(as_schema(properties[name]), root)
+        or _takes_null(as_schema(properties[name]), root, DEEPEST, steps)
     }
 
 
-def _takes_null(schema: Schema, root: Schema) -> bool:
+def _takes_null(schema: Schema, root: Schema, depth: int, steps: Steps) -> bool:
     found = resolved(schema, root)
-    if not found:
+    if not found or depth <= 0 or not steps.take():
         return True
     branches = found.get("anyOf") or found.get("oneOf")
     if branches:
-        return any(_takes_null(as_schema(each), root) for each in branches)
+        return any(_takes_null(as_schema(each), root, depth - 1, steps) for each in branches)
     kind = found.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
     if "enum" in found:

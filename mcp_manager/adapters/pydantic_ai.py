@@ -20,8 +20,8 @@ try:
     from pydantic_ai.tools import AgentDepsT, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
     from pydantic_core import SchemaValidator, core_schema
-except ImportError as error:
-    raise not_installed(__name__, "pydantic-ai-slim") from error
+except ImportError as _error:
+    raise not_installed(__name__, "pydantic-ai-slim") from _error
 
 __all__ = ["FleetToolset", "ToolsetSource"]
 

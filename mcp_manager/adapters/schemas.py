@@ -7,11 +7,26 @@ from typing import Any, Final
 
 from mcp_manager.adapters.well_formed import DEEPEST, Schema, target_of, well_formed
 
-__all__ = ["DEEPEST", "Schema", "as_schema", "merged", "object_schema", "resolved"]
+__all__ = ["DEEPEST", "Schema", "Steps", "as_schema", "merged", "object_schema", "resolved"]
 
 _COMBINED: Final = ("allOf", "anyOf", "oneOf")
 # What OpenAI and Anthropic refuse at the top of a schema, and what says nothing to a model.
 _NOT_AT_TOP: Final = frozenset({*_COMBINED, "$ref", "enum", "const", "not"})
+_MOST_STEPS: Final = 5_000
+
+
+class Steps:
+    """Bound the work on one schema: with references, a few bytes can describe more subschemas than fit in memory."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = _MOST_STEPS
+
+    def take(self) -> bool:
+        """Count one more subschema; tell whether it may still be looked at."""
+        self._left -= 1
+        return self._left >= 0
 
 
 def object_schema(schema: Mapping[str, Any]) -> Schema:
@@ -21,7 +36,7 @@ def object_schema(schema: Mapping[str, Any]) -> Schema:
     them requires. So it allows more than the original, which the server still checks.
     """
     whole = well_formed(schema, schema)
-    found = _flat(whole, whole, DEEPEST)
+    found = _flat(whole, whole, DEEPEST, Steps())
     kept = {name: value for name, value in found.items() if name not in _NOT_AT_TOP}
     kept |= {"type": "object", "properties": found.get("properties", {})}
     # Again, since what a reference refers to may have been at the top.
@@ -66,15 +81,17 @@ def merged(parts: Iterable[Schema]) -> Schema:
     return whole
 
 
-def _flat(schema: Schema, root: Mapping[str, Any], depth: int) -> Schema:
+def _flat(schema: Schema, root: Mapping[str, Any], depth: int, steps: Steps) -> Schema:
     """Return a schema without a reference or choice at its top."""
+    if not steps.take():
+        return {}
     found = resolved(schema, root) or {}
     if depth <= 0 or not any(each in found for each in _COMBINED):
         return found
     parts = [{name: value for name, value in found.items() if name not in _COMBINED}]
-    parts += [_flat(as_schema(each), root, depth - 1) for each in _entries(found.get("allOf"))]
+    parts += [_flat(as_schema(each), root, depth - 1, steps) for each in _entries(found.get("allOf"))]
     for kind in ("anyOf", "oneOf"):
-        branches = [_flat(as_schema(each), root, depth - 1) for each in _entries(found.get(kind))]
+        branches = [_flat(as_schema(each), root, depth - 1, steps) for each in _entries(found.get(kind))]
         if branches:
             parts.append(_any_of(branches))
     return merged(parts)

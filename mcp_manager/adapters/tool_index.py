@@ -34,7 +34,7 @@ class ToolIndex:
     """
 
     def __init__(self, tools: Sequence[FleetTool]) -> None:
-        self.tools = tuple(tools)
+        self.tools: tuple[FleetTool, ...] = tuple(tools)
         self._entries = _entries_of(tools)
         self._texts = Bm25Index(map(_fields_of, tools))
 

@@ -45,7 +45,7 @@ class FileProblems:
     """
 
     def __init__(self, path: str | bytes, *, is_lenient: bool = False) -> None:
-        self.path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
+        self.path: str = path if isinstance(path, str) else path.decode(errors="backslashreplace")
         self._found: list[_Located] = []
         self._is_lenient = is_lenient
         self.left_out: int = 0

@@ -55,10 +55,10 @@ class Target:
     __slots__ = ("is_text", "kind", "name", "read")
 
     def __init__(self, kind: Any, read: Read) -> None:
-        self.kind = kind
-        self.read = read
-        self.name = _name_of(kind)
-        self.is_text = isinstance(kind, type) and issubclass(kind, str)
+        self.kind: Any = kind
+        self.read: Read = read
+        self.name: str = _name_of(kind)
+        self.is_text: bool = isinstance(kind, type) and issubclass(kind, str)
 
 
 def target_of(kind: Any) -> Target:

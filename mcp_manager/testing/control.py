@@ -43,7 +43,7 @@ class FaultControl(ScriptedServer):
 
     def __init__(self, era: Era, tools: Mapping[str, Tool], *, sse: bool = False, port: int = 0, seed: int = 0) -> None:
         super().__init__(sse=sse, sessions=era == "handshake", port=port)
-        self.ledger = Ledger()
+        self.ledger: Ledger = Ledger()
         self._answers = Answers(era, tools, self.ledger)
         self._tools = dict(tools)
         self._random = random.Random(seed)

@@ -79,8 +79,8 @@ class FaultProxy:
         if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise ValueError(f"a proxy needs a URL of http or https, not {target!r}")
         self._target = parts
-        self.faults = faults or ProxyFaults()
-        self.port = 0
+        self.faults: ProxyFaults = faults or ProxyFaults()
+        self.port: int = 0
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)

@@ -27,7 +27,7 @@ class Pipes:
     """The standard streams of a program, with a method for each instruction."""
 
     def __init__(self) -> None:
-        self.ignores_sigterm = False
+        self.ignores_sigterm: bool = False
         self._lock = threading.Lock()
 
     def follow(self, instructions: list[dict[str, Any]]) -> None:

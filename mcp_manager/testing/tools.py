@@ -69,7 +69,7 @@ class Answers:
         if not isinstance(tools, Mapping) or not all(isinstance(tool, Tool) for tool in tools.values()):
             raise ValueError('tools is a mapping of Tool objects by name, as in {"book": Tool()}')
         self.era = era
-        self.tools = dict(tools)
+        self.tools: dict[str, Tool] = dict(tools)
         self.ledger = ledger
 
     def reply(self, message: Mapping[str, Any], pid: int | None = None) -> dict[str, Any]:

@@ -33,10 +33,10 @@ class Waiting(Deadline):
     def __init__(
         self, exchange: Exchange, reply: asyncio.Future[Message], transport: DuplexTransport, bad_lines: int
     ) -> None:
-        self.exchange = exchange
-        self.reply = reply
+        self.exchange: Exchange = exchange
+        self.reply: asyncio.Future[Message] = reply
         # The number of lines that were not messages when it was sent.
-        self.bad_lines = bad_lines
+        self.bad_lines: int = bad_lines
         self._transport = transport
 
     def expired(self) -> None:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from support.authority import Authority
 from support.authorization import ProtectedServer, oauth
-from support.era_server import HANDSHAKE, STATELESS, EraServer
+from support.era_server import EraServer
 from support.proxy import ScriptedProxy
 
 from mcp_manager import ManagerConfig, McpManager, PyMcpManager, Selector
 from mcp_manager.config import load_manager_config
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import Fault, ScriptedServer
+from mcp_manager.testing.scripted.stateless import HANDSHAKE, STATELESS
 
 __all__ = ["FAILURES", "KEY", "Failure"]
 
@@ -413,12 +414,12 @@ async def more_instances_than_urls(_: Path) -> None:
 
 @failure("timeout")
 async def a_timeout_that_is_no_number(_: Path) -> None:
-    await deployed(lambda manager: manager.call_tool("docs", "echo", timeout="5"))  # type: ignore[arg-type]
+    await deployed(lambda manager: manager.call_tool("docs", "echo", timeout="5"))  # type: ignore[call-overload]
 
 
 @failure("arguments", "mapping")
 async def arguments_as_json_text(_: Path) -> None:
-    await deployed(lambda manager: manager.call_tool("docs", "echo", '{"text": "x"}'))  # type: ignore[arg-type]
+    await deployed(lambda manager: manager.call_tool("docs", "echo", '{"text": "x"}'))  # type: ignore[call-overload]
 
 
 @failure("method", "tools/list")

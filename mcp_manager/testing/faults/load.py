@@ -31,7 +31,7 @@ class Moods:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self.answered_twice = 0
+        self.answered_twice: int = 0
         self._moods = {
             self._whole: 30,
             self._in_pieces: 15,

@@ -68,9 +68,9 @@ class ScriptedServer(Watched):
         self.executed: list[str] = []
         # The cookie that each proper answer sets, "" for none.
         self.cookie: Callable[[Request], str] = lambda request: ""
-        self.peak_connections = 0
+        self.peak_connections: int = 0
         self.host = host
-        self.port = port
+        self.port: int = port
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._live_sessions: set[str] = set()
@@ -84,7 +84,7 @@ class ScriptedServer(Watched):
         self._thread: threading.Thread | None = None
         self._listener: asyncio.Server | None = None
         self._background: set[asyncio.Task[Any]] = set()
-        self.is_ending = False
+        self.is_ending: bool = False
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()

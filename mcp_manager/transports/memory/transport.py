@@ -69,7 +69,7 @@ class MemoryTransport(DuplexTransport):
         # The coroutines of the server that wait for their turn to send on.
         self._held: set[CoroutineReader] = set()
         self._last_ns = 0
-        self.messages = 0
+        self.messages: int = 0
 
     @property
     def pid(self) -> int:

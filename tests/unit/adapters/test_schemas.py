@@ -241,3 +241,40 @@ def test_recursion_ends_where_references_are_written_out() -> None:
     wide = {"type": "object", "properties": {"a": {"$ref": "#/$defs/L0"}}, "$defs": {**levels, "L30": TEXT}}
     check_gemini_openapi(openapi_schema(wide))
     assert len(msgspec.json.encode(openapi_schema(wide))) < 1_000_000
+
+
+TWICE = {"$ref": "#"}
+ENDLESS: dict[str, dict[str, Any]] = {
+    "choices of itself": {"anyOf": [TWICE, TWICE, TWICE]},
+    "all of itself": {"allOf": [TWICE, TWICE], "properties": {"a": {"allOf": [TWICE]}, "b": {"allOf": [TWICE]}}},
+    "choices within choices": {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/0"}},
+        "anyOf": [{"$ref": "#/$defs/0"}],
+        "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 3} for n in range(60)} | {"60": TEXT},
+    },
+    "objects within objects": {
+        "type": "object",
+        "properties": {name: {"allOf": [{"$ref": "#/$defs/X"}]} for name in "abcdefghij"},
+        "$defs": {"X": {"type": "object", "properties": {n: {"allOf": [{"$ref": "#/$defs/X"}]} for n in "abcdefghij"}}},
+    },
+    "an optional choice of itself": {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/X"}},
+        "$defs": {"X": {"anyOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/X"}]}},
+    },
+}
+
+
+@pytest.mark.parametrize("schema", ENDLESS.values(), ids=ENDLESS.keys())
+def test_schemas_without_an_end_are_written_in_few_steps(schema: dict[str, Any]) -> None:
+    # Without a bound, each of them takes longer than the time limit of a test.
+    parameters = object_schema(schema)
+    assert parameters["type"] == "object"
+    assert json_schema_subset(parameters)["type"] == "object"
+    assert openapi_schema(parameters)["type"] == "object"
+    definition = ToolDefinition(name="t", description="", parameters=parameters)
+    assert without_nulls({"a": None, "c": {"a": None}}, definition) is not None
+    strict = strict_parameters(parameters)
+    if strict is not None:
+        check_openai_parameters(strict, strict=True)
