@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from support.calls import CALM
@@ -20,7 +21,15 @@ from mcp_manager import (
     RpcError,
     ToolNotFoundError,
 )
-from mcp_manager.adapters import Toolset, select_tools, select_tools_blocking
+from mcp_manager.adapters import (
+    Toolset,
+    anthropic_messages,
+    gemini,
+    openai_chat,
+    openai_responses,
+    select_tools,
+    select_tools_blocking,
+)
 from mcp_manager.testing import faults
 
 
@@ -164,3 +173,11 @@ async def test_a_toolset_of_a_caller_lists_and_calls_for_the_caller() -> None:
             assert result.meta is not None and result.meta["caller"] == "Bearer alice"
             mallory = await select_tools(manager.for_caller(Caller("mallory", auth="mallory")))
             assert len(mallory) == 0 and set(mallory.missing) == {"a", "b"}
+
+
+@pytest.mark.parametrize("api", [anthropic_messages, gemini, openai_chat, openai_responses])
+async def test_a_reply_that_was_not_awaited_is_no_reply_without_calls(manager: McpManager, api: Any) -> None:
+    toolset = await select_tools(manager)
+    reply = asyncio.get_running_loop().create_future()
+    with pytest.raises(TypeError, match=r"the reply is a .*Future: await it first"):
+        await api.answers(toolset, reply)
