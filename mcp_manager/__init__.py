@@ -408,20 +408,23 @@ install_finder()
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name, or a subpackage, when it is first asked for."""
-    module = _MODULE_OF.get(name)
-    if module is not None or name in _SUBMODULES:
-        import_module("mcp_manager._core")
-    if module is not None:
-        found: object = getattr(import_module(module), name)
-    elif name in _SUBMODULES:
-        found = import_module(f"mcp_manager.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # The next look-up finds it without coming here.
-    globals()[name] = found
-    return found
+# Hidden from type checkers, which would otherwise accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name, or a subpackage, when it is first asked for."""
+        module = _MODULE_OF.get(name)
+        if module is not None or name in _SUBMODULES:
+            import_module("mcp_manager._core")
+        if module is not None:
+            found: object = getattr(import_module(module), name)
+        elif name in _SUBMODULES:
+            found = import_module(f"mcp_manager.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The next look-up finds it without coming here.
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

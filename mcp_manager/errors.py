@@ -169,7 +169,7 @@ class InvalidRequestError(McpManagerError, ValueError):
 class ServerNotFoundError(McpManagerError, ValueError):
     """No server is deployed under this id."""
 
-    def __init__(self, server_id: str, *, hint: str = "list_servers() names the deployed ones") -> None:
+    def __init__(self, server_id: str, *, hint: str = "servers() names the deployed ones") -> None:
         super().__init__(f"Server {_clipped(server_id)} not found", server_id=server_id, hint=hint)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mcp_manager.adapters.answers import ToolAnswer
@@ -63,7 +63,15 @@ async def answer_all(
 
 
 def member(value: object, *names: str) -> Any:
-    """Return the first of these members that an object or a mapping has and that is not ``None``."""
+    """Return the first of these members that an object or a mapping has and that is not ``None``.
+
+    Raises
+    ------
+    TypeError
+        The object is a reply that is still to be awaited. Without an error, a model would seem to call no tool.
+    """
+    if isinstance(value, Awaitable):
+        raise TypeError(f"the reply is a {type(value).__name__}: await it first")
     for name in names:
         found = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
         if found is not None:

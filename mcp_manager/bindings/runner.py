@@ -352,7 +352,9 @@ class ManagerRunner(Unique):
         if manager is None or self._stopped:
             raise NotRunningError(
                 "The manager is stopped" if self._stopped else "The manager is not started",
-                hint="create a new one" if self._stopped else "call start() or await start_async() first",
+                hint="create a new one"
+                if self._stopped
+                else "use it in a with block, or call start() or await start_async()",
             )
         return manager
 

@@ -165,7 +165,8 @@ def _by_tables(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 def _is_server(value: object) -> bool:
     if isinstance(value, str):
-        return is_url(value)
+        # A text with a blank is meant as a command line; the error says how to write one.
+        return is_url(value) or " " in value
     return isinstance(value, ServerConfig | Mapping | list | tuple) or is_server_object(value)
 
 

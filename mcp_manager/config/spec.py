@@ -36,7 +36,7 @@ ACCEPTED: Final = (
     "a ServerConfig, a mapping of its fields, a URL, a list of a program and its arguments, or a server object"
 )
 
-_COMMAND_HINT: Final = 'give a command line as a list: ["python", "server.py"]'
+_COMMAND_HINT: Final = 'give a program and its arguments as a list, such as ["uvx", "mcp-server-time"]'
 
 
 def server_config_of(server_id: str, spec: ServerSpec | None, fields: Mapping[str, Any] | None = None) -> ServerConfig:

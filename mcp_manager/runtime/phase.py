@@ -91,7 +91,7 @@ def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") 
         What the error's sentence begins with.
     """
     hint = {
-        Phase.NEW: "call start() first",
+        Phase.NEW: "use it in an async with block, or await start()",
         Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",
         Phase.INHERITED: "create and start a new manager in this process",
     }.get(phase, "create a new manager")

@@ -86,10 +86,13 @@ class FaultControl(ScriptedServer):
         Raises
         ------
         ValueError
-            If ``on`` is no method, or a fault is none, or does not exist for this kind of server.
+            If ``on`` is no method, ``times`` is below 1, or a fault is none, or does not exist for this kind of server.
         """
         check_place(on)
+        if times < 1:
+            raise ValueError(f"times is a number from 1, not {times}")
         for fault in faults:
+            check_fault(fault)
             self.check(fault)
         answers = [fault for fault in faults if not isinstance(fault, ServerFault)]
         for fault in faults:
@@ -104,6 +107,7 @@ class FaultControl(ScriptedServer):
     def always(self, fault: Fault, *, on: str = "tools/call") -> None:
         """Play a fault for every such request, once the faults of :meth:`next` are used up; see there for ``on``."""
         check_place(on)
+        check_fault(fault)
         self.check(fault)
         if isinstance(fault, ServerFault):
             self.next(fault)
@@ -232,7 +236,8 @@ class FaultControl(ScriptedServer):
 
 def _json(value: object) -> bytes:
     try:
-        return msgspec.json.encode(value)
+        # The end of line keeps the prompt of a terminal apart from what curl prints.
+        return msgspec.json.encode(value) + b"\n"
     except (ValueError, OverflowError):
         # Half of a surrogate pair, or a number of more than 64 bits, that a client sent.
-        return json.dumps(msgspec.to_builtins(value)).encode()
+        return json.dumps(msgspec.to_builtins(value)).encode() + b"\n"

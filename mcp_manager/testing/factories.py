@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, overload
+from typing import Literal, Unpack, overload
 
-from mcp_manager.testing.fault_proxy import FaultProxy, ProxyFaults
+from mcp_manager.testing.fault_proxy import FaultProxy, ProxyFaultFields, ProxyFaults
 from mcp_manager.testing.http_server import FaultyServer
 from mcp_manager.testing.program_server import FaultyProgram
 from mcp_manager.testing.tools import Era, Tool
@@ -78,7 +78,7 @@ class FaultProxyFactory:
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
 
-    def __call__(self, target: str, *, seed: int = 0, **faults: Any) -> FaultProxy:
+    def __call__(self, target: str, *, seed: int = 0, **faults: Unpack[ProxyFaultFields]) -> FaultProxy:
         """Start a proxy in front of a server.
 
         Parameters

@@ -10,14 +10,14 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import msgspec
 
 from mcp_manager.testing.scripted.listening import stop_listening
 
-__all__ = ["FaultProxy", "ProxyFaults"]
+__all__ = ["FaultProxy", "ProxyFaultFields", "ProxyFaults"]
 
 _WAIT_S: Final = 10.0
 _PIECE: Final = 65536
@@ -59,6 +59,17 @@ class ProxyFaults(msgspec.Struct, kw_only=True, frozen=True):
                 continue
             if not is_number or not value >= least or value == math.inf:
                 raise ValueError(f"{name} is a number of {least} at least, not {value!r}")
+
+
+class ProxyFaultFields(TypedDict, total=False):
+    """The fields of :class:`ProxyFaults`, as keyword arguments that editors complete."""
+
+    latency_s: float
+    jitter_s: float
+    bytes_per_s: float | None
+    piece: int | None
+    stall_after: int | None
+    reset_after: int | None
 
 
 class FaultProxy:
@@ -113,7 +124,7 @@ class FaultProxy:
         """How many connections are open."""
         return len(self._tasks)
 
-    def set(self, **faults: Any) -> None:
+    def set(self, **faults: Unpack[ProxyFaultFields]) -> None:
         """Replace all faults; see :class:`ProxyFaults`. Without arguments: none."""
         self.faults = ProxyFaults(**faults)
 

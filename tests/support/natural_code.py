@@ -208,6 +208,11 @@ async def on_the_own_loop() -> str:
             return str(error)
 
 
+def misspelt() -> object:
+    # mypy reports the comment as unused if it accepts any name of the package.
+    return mcp_manager.McpManger()  # type: ignore[attr-defined]
+
+
 async def main() -> None:
     async with fleet(["http://localhost:8001", "http://localhost:8002/mcp"]) as manager:
         print(await careful(manager, "how?"), await with_progress(manager), await tools_for_a_model(manager))

@@ -24,7 +24,16 @@ from mcp_manager import (
     RpcError,
     ToolNotFoundError,
 )
-from mcp_manager.adapters import ToolSearch, Toolset, openai_chat, select_tools, select_tools_blocking
+from mcp_manager.adapters import (
+    ToolSearch,
+    Toolset,
+    anthropic_messages,
+    gemini,
+    openai_chat,
+    openai_responses,
+    select_tools,
+    select_tools_blocking,
+)
 from mcp_manager.adapters.answers import answer_of_result
 from mcp_manager.results import decode_result
 from mcp_manager.testing import faults
@@ -223,3 +232,11 @@ async def test_a_toolset_of_a_caller_lists_and_calls_for_the_caller() -> None:
             assert result.meta is not None and result.meta["caller"] == "Bearer alice"
             mallory = await select_tools(manager.for_caller(Caller("mallory", auth="mallory")))
             assert len(mallory) == 0 and set(mallory.missing) == {"a", "b"}
+
+
+@pytest.mark.parametrize("api", [anthropic_messages, gemini, openai_chat, openai_responses])
+async def test_a_reply_that_was_not_awaited_is_no_reply_without_calls(manager: McpManager, api: Any) -> None:
+    toolset = await select_tools(manager)
+    reply = asyncio.get_running_loop().create_future()
+    with pytest.raises(TypeError, match=r"the reply is a .*Future: await it first"):
+        await api.answers(toolset, reply)

@@ -234,7 +234,7 @@ def test_the_error_handling(capsys: pytest.CaptureFixture[str]) -> None:
     execute(adapted(ERROR_HANDLING, {}))
     config, server = capsys.readouterr().out.splitlines()
     assert config.startswith("Config error: Invalid server config")
-    assert server == "Server not found: Server non-existent not found (list_servers() names the deployed ones)"
+    assert server == "Server not found: Server non-existent not found (servers() names the deployed ones)"
 
 
 def test_the_monitoring(

@@ -136,7 +136,7 @@ def posted(path: str, body: bytes, *fields: str) -> bytes:
     "request_head", [b"GET /__faults HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET /__faults HTTP/1.0\r\n\r\n"]
 )
 def test_a_client_that_reads_to_the_end_gets_one(base: str, request_head: bytes) -> None:
-    assert raw(base, request_head).endswith(b'{"next":{},"always":{},"server":[]}')
+    assert raw(base, request_head).endswith(b'{"next":{},"always":{},"server":[]}\n')
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,11 @@ def test_flapping_begins_and_ends_at_once(server: FaultyServer, base: str) -> No
             raw(base, b"GET /__faults HTTP/1.0\r\n\r\n")
         server.clear_faults()
         assert raw(base, b"GET /__faults HTTP/1.0\r\n\r\n")
+
+
+def test_answers_end_with_an_end_of_line(base: str) -> None:
+    with urllib.request.urlopen(f"{base}/__ledger", timeout=20) as response:
+        assert response.read() == b'{"entries":[]}\n'
 
 
 def test_other_paths_and_web_pages_are_refused(base: str) -> None:

@@ -205,3 +205,18 @@ def test_lists_mappings_and_enumerations_stand_for_what_the_structs_hold() -> No
 def test_an_unknown_field_of_a_section_is_an_error_at_once() -> None:
     with pytest.raises(ConfigError, match=r"auth: unknown field 'tokn'.*did you mean 'token'"):
         ServerConfig(url=URL, auth={"tokn": "secret"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["python -m tool", "npx", "ftp://example.com/mcp", "fleet.toml"])
+def test_a_text_that_is_no_url_is_told_how_to_write_a_program(text: str) -> None:
+    told = (
+        r"a text must be a URL of http or https, or a JSON object \(give a program and its arguments as a list, such as"
+    )
+    with pytest.raises(ConfigError, match=told) as caught:
+        server_config_of("time", text)
+    assert text not in str(caught.value)
+
+
+def test_a_mapping_of_command_lines_is_told_how_to_write_a_program() -> None:
+    with pytest.raises(ConfigError, match=r"servers.time: a text must be a URL .* as a list, such as"):
+        manager_config_of({"time": "uvx mcp-server-time", "search": "https://search.example.com/mcp"})
