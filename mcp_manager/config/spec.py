@@ -90,7 +90,7 @@ def fields_of(spec: object) -> Mapping[str, Any] | str | bytes:
             return {"url": text}
         if not text.startswith(("{", "[")):
             # It is not quoted: it may hold a credential.
-            raise FieldProblem("", "a text must be a URL with http:// or https://, or a JSON object", _COMMAND_HINT)
+            raise FieldProblem("", "a text must be a URL of http or https, or a JSON object", _COMMAND_HINT)
         return spec
     if isinstance(spec, bytes | bytearray):
         return bytes(spec)

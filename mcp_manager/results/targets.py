@@ -14,6 +14,8 @@ from mcp_manager.errors import InvalidRequestError
 
 __all__ = ["Misfit", "Target", "target_of"]
 
+_TYPE_FORMS: Final = frozenset({"typing", "types", "typing_extensions"})
+_HINT: Final = "use a dataclass, a TypedDict, a type of msgspec, attrs or pydantic, a builtin type, or a union of them"
 _LONGEST_NAME: Final = 100
 _LONGEST_REASON: Final = 500
 _TOO_DEEP: Final = "it is nested too deeply"
@@ -73,6 +75,11 @@ def target_of(kind: Any) -> Target:
     """
     if isinstance(kind, type) and get_origin(kind) is None:
         return _kept((kind,))
+    # Whatever else is given, even its repr() may do anything.
+    if get_origin(kind) is None and type(kind).__module__ not in _TYPE_FORMS and kind is not None:
+        raise InvalidRequestError(
+            f"Invalid request: into must be a type, not of type {type(kind).__name__}", hint=_HINT
+        )
     # A union equals one of the same types in another order, but the first type that fits is taken.
     named = tuple(_named_in(kind))
     try:
@@ -93,7 +100,7 @@ def _made(named: tuple[Any, ...]) -> Target:
     except (TypeError, NameError, AttributeError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidRequestError(
             f"Invalid request: into={_name_of(kind)} cannot be decoded into: {_cut(str(error), _LONGEST_REASON)}",
-            hint="use a dataclass, a TypedDict, a type of msgspec, attrs or pydantic, a builtin type, or a union of them",
+            hint=_HINT,
         ) from None
 
 

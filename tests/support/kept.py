@@ -19,6 +19,7 @@ MARK: Final = "kept-mark-"
 """Part of every text that a scenario sends, receives or keeps secret, and of no other text."""
 
 _PACKAGE: Final = str(Path(mcp_manager.__file__).parent)
+_SERVERS: Final = "mcp_manager.testing"
 _LONGEST_PATH: Final = 12
 _WATCHED: Final = frozenset(
     {
@@ -146,7 +147,12 @@ def _is_constant(holder: object) -> bool:
 
 def _is_ours(kind: type) -> bool:
     module = kind.__module__
-    return isinstance(module, str) and module.partition(".")[0] == "mcp_manager"
+    # The scripted servers of scenarios are no part of what is tested.
+    return isinstance(module, str) and f"{module}.".startswith("mcp_manager.") and f"{_SERVERS}." not in f"{module}."
+
+
+def _is_inside(path: str) -> bool:
+    return path.startswith(_PACKAGE) and not path.startswith(f"{_PACKAGE}/testing/")
 
 
 def _ours(each: object) -> str:
@@ -155,9 +161,9 @@ def _ours(each: object) -> str:
         each = each.tb_frame
     if isinstance(each, FrameType):
         code = each.f_code
-        inside = code.co_filename.startswith(_PACKAGE)
+        inside = _is_inside(code.co_filename)
         return f"frame of {Path(code.co_filename).stem}.{code.co_qualname}" if inside else ""
-    if isinstance(each, CoroutineType) and each.cr_code.co_filename.startswith(_PACKAGE):
+    if isinstance(each, CoroutineType) and _is_inside(each.cr_code.co_filename):
         return f"coroutine {each.cr_code.co_qualname}"
     return type(each).__name__ if _is_ours(type(each)) else ""
 

@@ -317,7 +317,7 @@ async def test_wrong_arguments_are_refused(manager: McpManager) -> None:
         manager.stderr_lines("unknown")
     with ScriptedServer() as server:
         await manager.deploy("web", {"url": server.url})
-        with pytest.raises(ConfigError, match="server 'web' is a URL: only programs write to a standard error"):
+        with pytest.raises(ConfigError, match="server 'web' is no program: only programs write to a standard error"):
             manager.stderr_lines("web")
 
 

@@ -134,7 +134,7 @@ def test_what_describes_no_fleet_is_not_quoted(source: Any) -> None:
 
 @pytest.mark.parametrize("spec", ["", "python server.py", f"wss://user:{SECRET}@h/mcp", f"url: {SECRET}"])
 def test_a_text_that_describes_no_server_says_what_a_text_may_be(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"a URL with http:// or https://, or a JSON object.*as a list") as caught:
+    with pytest.raises(ConfigError, match=r"a URL of http or https, or a JSON object.*as a list") as caught:
         server_config_of("a", spec)
     assert SECRET not in str(caught.value)
 

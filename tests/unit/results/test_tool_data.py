@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_named_with_its_place(into: Any, members: dict[str,
     ],
 )
 def test_a_type_that_nothing_can_be_decoded_into_is_refused_at_once(into: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="cannot be decoded into") as caught:
+    with pytest.raises(InvalidRequestError, match="cannot be decoded into|must be a type") as caught:
         target_of(into)
     assert caught.value.delivery == "not_sent"
     assert str(caught.value).count("cannot be decoded into") == 1
