@@ -91,20 +91,41 @@ class ImmutableDict(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
 
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("members of a record cannot be changed: copy them with dict() first")
+    def __setitem__(self, name: str, value: Any) -> NoReturn:
+        _refuse_changes()
 
-    __setitem__: Any = _refuse
-    __delitem__: Any = _refuse
-    __ior__: Any = _refuse
-    clear: Any = _refuse
-    pop: Any = _refuse
-    popitem: Any = _refuse
-    setdefault: Any = _refuse
-    update: Any = _refuse
+    def __delitem__(self, name: str) -> NoReturn:
+        _refuse_changes()
+
+    def __ior__(self, other: Any) -> NoReturn:  # type: ignore[misc]
+        _refuse_changes()
+
+    def clear(self) -> NoReturn:
+        """Raise ``TypeError``."""
+        _refuse_changes()
+
+    def pop(self, *_: Any) -> NoReturn:
+        """Raise ``TypeError``."""
+        _refuse_changes()
+
+    def popitem(self) -> NoReturn:
+        """Raise ``TypeError``."""
+        _refuse_changes()
+
+    def setdefault(self, *_: Any) -> NoReturn:
+        """Raise ``TypeError``."""
+        _refuse_changes()
+
+    def update(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise ``TypeError``."""
+        _refuse_changes()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)
+
+
+def _refuse_changes() -> NoReturn:
+    raise TypeError("members of a record cannot be changed: copy them with dict() first")
 
 
 def made_of(kind: type, value: Any) -> Any:

@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import json
 import pickle
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
@@ -220,10 +221,10 @@ def test_what_does_not_fit_is_named_with_its_place(into: Any, members: dict[str,
     ],
 )
 def test_a_type_that_nothing_can_be_decoded_into_is_refused_at_once(into: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="cannot be decoded into|must be a type") as caught:
+    with pytest.raises(InvalidRequestError, match=r"cannot be decoded into|must be a type") as caught:
         target_of(into)
     assert caught.value.delivery == "not_sent"
-    assert str(caught.value).count("cannot be decoded into") == 1
+    assert len(re.findall("cannot be decoded into|must be a type", str(caught.value))) == 1
 
 
 def test_wrapped_data_is_unwrapped_as_the_servers_mean_it() -> None:
