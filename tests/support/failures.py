@@ -374,7 +374,7 @@ async def a_similar_server_id(_: Path) -> None:
     await deployed(lambda manager: manager.call_tool("dosc", "echo"))
 
 
-@failure("list_servers()")
+@failure("servers()")
 async def an_unknown_server_id(_: Path) -> None:
     await deployed(lambda manager: manager.call_tool("billing", "echo"))
 
