@@ -10,6 +10,8 @@ import http.client
 import json
 import os
 import signal
+import socket
+import stat
 import sys
 import threading
 import time
@@ -82,6 +84,10 @@ class Pipes:
             self._point_stdout_nowhere()
 
     def _point_stdout_nowhere(self) -> None:
+        if stat.S_ISSOCK(os.fstat(1).st_mode):
+            # Programs that uvloop starts have another descriptor of it, which would keep it open.
+            with socket.socket(fileno=os.dup(1)) as end:
+                end.shutdown(socket.SHUT_WR)
         # If it were only closed, the next socket would get its number, and what is written.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
