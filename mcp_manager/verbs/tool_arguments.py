@@ -43,6 +43,7 @@ def as_tool_arguments(value: Any) -> dict[str, Any]:
     try:
         dump = getattr(value, "model_dump", None)
         found = msgspec.to_builtins(value) if dump is None else dump(mode="json", by_alias=True)
+    # The object may run code of its user, which may raise anything.
     except Exception as error:
         kind = type(value).__name__
         raise InvalidRequestError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Final, TypeAlias, get_args
 
 import msgspec
 
+from mcp_manager.config.parse import nearest
 from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
 from mcp_manager.testing.faults.record import FaultRecord
 
@@ -137,8 +137,8 @@ def _check_members(fault: object, place: str) -> None:
     if not isinstance(fault, dict) or not isinstance(name, str):
         raise ValueError(f'a fault is an object such as {{"fault": "reset", "after": "headers"}} - at `{place}`')
     if name not in _KINDS:
-        near = difflib.get_close_matches(name, _KINDS, n=1)
-        told = f"did you mean {near[0]}?" if near else f"the faults are {', '.join(sorted(_KINDS))}"
+        near = nearest(name, _KINDS, cutoff=0.6)
+        told = f"did you mean {near}?" if near else f"the faults are {', '.join(sorted(_KINDS))}"
         raise ValueError(f"there is no fault {name!r}: {told} - at `{place}.fault`")
     members: Any = _KINDS[name].__struct_fields__
     for member in fault:
