@@ -81,7 +81,7 @@ class ServerView(View, structs=("identity", "tools", "last_exit")):
     reasons: tuple[str, ...]
     priority: int
     tags: tuple[str, ...]
-    transport: Literal["http", "sse", "stdio"]
+    transport: Literal["http", "sse", "stdio", "memory"]
     circuit: str
     desired: int
     ready: int

@@ -214,10 +214,10 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
 
     Every handler may be a function or a coroutine function, and gets the server id first. It runs on the manager's loop,
     which a function must not block; only with ``PyMcpManager`` do functions that answer requests run in threads of
-    their own. The client declares to servers the capabilities for which there are handlers. A handler that raises, or takes longer than
-    ``handler_timeout_s`` of :class:`~mcp_manager.ManagerConfig`, affects only its own request or notification: the
-    server receives an error. Raise :class:`~mcp_manager.RpcError` to choose which. A server of 2026-07-28 asks as part
-    of a call, so there the call fails with :class:`~mcp_manager.InputRequiredError`.
+    their own. The client declares to servers the capabilities for which there are handlers. A handler that raises, or
+    takes longer than ``handler_timeout_s`` of :class:`~mcp_manager.ManagerConfig`, affects only its own request or
+    notification: the server receives an error. Raise :class:`~mcp_manager.RpcError` to choose which. A server of
+    2026-07-28 asks as part of a call, so there the call fails with :class:`~mcp_manager.InputRequiredError`.
 
     Parameters
     ----------

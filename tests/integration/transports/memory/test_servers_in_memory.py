@@ -28,6 +28,7 @@ from mcp_manager import (
     PyMcpManager,
     ServerConfig,
     ServerExitedError,
+    ServerView,
     current_caller,
 )
 
@@ -75,6 +76,7 @@ async def test_every_kind_of_object_answers_in_both_eras(make: Callable[[], Any]
         tools = await manager.list_tools("a")
     assert result.text == "5"
     assert (view.transport, view.pids, view.faults) == ("memory", (), {})
+    assert ServerView.from_dict(view.to_dict()) == view
     assert view.protocol_version == ("2025-11-25" if era == "handshake" else "2026-07-28")
     assert [each.name for each in tools] == ["add"]
 
