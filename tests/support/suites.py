@@ -17,6 +17,8 @@ _INSTALLED = any(
     each.value == "mcp_manager.pytest_plugin" for each in importlib.metadata.entry_points(group="pytest11")
 )
 _ALL: Final = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "typeguard")
+# With one of these, pytest repeats each message in full in its summary.
+_REPORTED_IN_FULL: Final = ("CI", "BUILD_NUMBER")
 
 
 def run_suite(
@@ -32,6 +34,8 @@ def run_suite(
         command += ["-p", "mcp_manager.pytest_plugin"]
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""}
+    for name in _REPORTED_IN_FULL:
+        environment.pop(name, None)
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
