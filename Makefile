@@ -9,7 +9,7 @@ help: ## list these commands
 
 setup: ## make .venv, compile the package and install it there with all its tools
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -e '.[lint,bench,uvloop]'
+	.venv/bin/pip install -e '.[lint,bench,uvloop]' $(addprefix -r ,$(wildcard examples/*/requirements.txt))
 
 test: | .venv ## run the tests, two files at a time
 	.venv/bin/pytest -n 2 --dist loadfile
