@@ -25,8 +25,10 @@ _ENTRY = f"{MARK}=".encode()
 _READ_BYTES = 1024 * 1024
 # A pass may miss a process that is started meanwhile, but only by a process that the pass did not find either.
 _MAX_PASSES = 10
-# During exec, a process shows neither environment nor arguments, for less than this.
+# During exec, a process shows neither environment nor arguments, for less than this. On a busy machine, that time may
+# have passed with a single look; so there are always a few.
 _EXEC_S = 0.01
+_FEWEST_LOOKS = 10
 _EXEC_POLL_S = 0.0001
 
 
@@ -113,6 +115,7 @@ def _is_marked(pid: int, tokens: Collection[bytes]) -> bool:
 
 def _environment(pid: int) -> bytes:
     deadline = time.monotonic() + _EXEC_S
+    looks = 0
     while not (environment := _read(f"/proc/{pid}/environ")):
         try:
             # Kernel threads and zombies have no exe.
@@ -122,7 +125,8 @@ def _environment(pid: int) -> bytes:
         if _read(f"/proc/{pid}/cmdline"):
             # It runs, so its environment was empty, or is readable now.
             return _read(f"/proc/{pid}/environ")
-        if time.monotonic() > deadline:
+        looks += 1
+        if looks >= _FEWEST_LOOKS and time.monotonic() > deadline:
             return b""
         time.sleep(_EXEC_POLL_S)
     return environment
