@@ -17,8 +17,8 @@ from support.recipes import Program, environment, folder_of, running
 from mcp_manager.testing import Faults, FaultyServer, Hold, Tool
 
 RECIPE = "fastapi_service"
-# The service of the module keeps its connections to the server from one test to the next.
-pytestmark = pytest.mark.allow_leaks("descriptors", reason="they belong to fixtures of the module")
+# The service of the module keeps its connections and programs from one test to the next.
+pytestmark = pytest.mark.allow_leaks("descriptors", "children", reason="they belong to fixtures of the module")
 JSON = {"Content-Type": "application/json"}
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -99,6 +99,11 @@ retry = {{ attempts = 1 }}
 [servers.gone]
 url = "http://127.0.0.1:9/mcp"
 tags = ["required"]
+
+[servers.starting]
+command = "sh"
+args = ["-c", "cat > /dev/null"]
+connect = "lazy"
 """)
     with started(FLEET_FILE=str(fleet)) as service:
         yield service
@@ -195,17 +200,22 @@ def test_refuses_what_is_not_valid(service: Service) -> None:
     assert service.post("/sums", {"a": 1, "b": 2}, Request_Timeout="0").status == 422
 
 
-def test_takes_the_deadline_from_the_request(service: Service, shop: FaultyServer) -> None:
-    shop.next(Faults.stall())
-    answer = service.call("shop/buy", {}, Request_Timeout="0.2")
-    assert (answer.status, answer.json["error"], answer.json["delivery"]) == (504, "DeadlineExceededError", "unknown")
+@pytest.mark.parametrize(("server_id", "delivery"), [("shop", "unknown"), ("starting", "not_sent")])
+def test_takes_the_deadline_from_the_request(
+    service: Service, shop: FaultyServer, server_id: str, delivery: str
+) -> None:
+    if server_id == "shop":
+        shop.next(Faults.stall())
+    answer = service.call(f"{server_id}/buy", {}, Request_Timeout="0.2")
+    assert (answer.status, answer.json["error"], answer.json["delivery"]) == (504, "DeadlineExceededError", delivery)
 
 
 def test_cancels_a_call_whose_client_has_gone(service: Service, shop: FaultyServer) -> None:
     shop.next(Hold())
     connection = service.connect()
     with next_request(shop, "tools/call"):
-        connection.request("POST", "/servers/shop/tools/buy", "{}", JSON)
+        # The deadline, which would cancel the call as well, comes later than this test waits.
+        connection.request("POST", "/servers/shop/tools/buy", "{}", {**JSON, "Request-Timeout": "60"})
     with next_request(shop, "notifications/cancelled"):
         connection.close()
     assert service.call("shop/buy", {}).status == 200

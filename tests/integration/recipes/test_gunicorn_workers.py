@@ -151,18 +151,24 @@ def adds_up_the_metrics_of_workers(service: Service) -> None:
     assert service.workers().keys() == {"0", "1"}
     assert {service.add()["sum"] for _ in range(6)} == {42.0}
     assert sum(service.samples("mcp_requests_total").values()) == 6
-    assert service.samples("mcp_worker_up") == {"0": 1, "1": 1}
+    assert service.samples("mcp_worker_up") == service.samples("mcp_build_info") == {"0": 1, "1": 1}
     page, content_type = service.get("/metrics", Accept=OPENMETRICS)
     assert page.endswith("# EOF\n")
     assert content_type.startswith("application/openmetrics-text")
+
+
+def idle_worker(service: Service) -> str:
+    """Return the number of the worker that has no call under way."""
+    active = service.samples("mcp_active_connections")
+    (idle,) = (worker for worker in service.workers() if not active.get(worker))
+    return idle
 
 
 def replaces_a_worker_that_is_killed(service: Service, calculator: FaultyServer) -> None:
     """Kill a worker while the other one has a call under way."""
     before = service.workers()
     with call_under_way(service, calculator) as (answer, held):
-        active = service.samples("mcp_active_connections")
-        (killed,) = (worker for worker in before if not active.get(worker))
+        killed = idle_worker(service)
         family = family_of(before[killed])
         assert len(family) >= 2
         os.kill(before[killed], signal.SIGKILL)
@@ -198,10 +204,15 @@ def reloads_without_losing_a_call(service: Service, calculator: FaultyServer) ->
 
 
 def ends_when_its_calls_are_answered(service: Service, calculator: FaultyServer) -> None:
-    """Send SIGTERM while a call is under way; nothing is left."""
+    """Send SIGTERM while a call is under way, and kill the other worker, which hangs; nothing is left."""
     with call_under_way(service, calculator) as (answer, held):
+        hanging = service.workers()[idle_worker(service)]
         family = family_of(service.program.process.pid)
+        os.kill(hanging, signal.SIGSTOP)
         service.program.process.send_signal(signal.SIGTERM)
+        service.program.wait_for("Handling signal: term")
+        os.kill(hanging, signal.SIGKILL)
+        # When the master has removed its announcement, the signal has reached the worker of the call as well.
         wait_until(lambda: len(service.workers()) == 1)
         assert not answer.done()
         held.release()
