@@ -17,7 +17,7 @@ from worker_metrics import announced, page_of_workers
 
 from mcp_manager import McpManager, McpManagerError
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = int(os.environ.get("CALL_TIMEOUT_S", "10"))
 FLEET: Final = os.environ.get("FLEET_FILE", Path(__file__).with_name("fleet.toml"))
 _log = logging.getLogger("gunicorn.error")
 

@@ -13,6 +13,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 preload_app = True
 max_requests = 10_000
 max_requests_jitter = 1_000
-graceful_timeout = 30
+# Longer than any call may take.
+graceful_timeout = int(os.environ.get("CALL_TIMEOUT_S", "10")) + 20
 logconfig_dict = {"loggers": {"mcp_manager": {"level": "INFO", "handlers": ["error_console"]}}, "root": {}}
 control_socket_disable = True

@@ -19,8 +19,8 @@ preload_app = True
 # A worker ends after so many requests, and another one takes its place.
 max_requests = 10_000
 max_requests_jitter = 1_000
-# Longer than any call: see TIMEOUT_S in wsgi.py.
-graceful_timeout = 30
+# Longer than any call may take.
+graceful_timeout = int(os.environ.get("CALL_TIMEOUT_S", "10")) + 20
 # Lines of the manager go where those of gunicorn go.
 logconfig_dict = {"loggers": {"mcp_manager": {"level": "INFO", "handlers": ["error_console"]}}, "root": {}}
 # By default, it is one socket for all services of a user.

@@ -13,7 +13,7 @@ from worker_metrics import page_of_workers
 
 from mcp_manager import McpManagerError, PyMcpManager
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = int(os.environ.get("CALL_TIMEOUT_S", "10"))
 
 # Made in the master, which reads the file once for all workers, and started in each of them: see gunicorn.conf.py.
 manager = PyMcpManager(os.environ.get("FLEET_FILE", Path(__file__).with_name("fleet.toml")))

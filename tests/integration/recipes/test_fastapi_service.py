@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -50,6 +51,13 @@ class Service(NamedTuple):
         """Ask for a page."""
         return self._ask("GET", path, None, headers)
 
+    def wait_until_ready(self) -> None:
+        """Wait for programs that start slowly, as a load balancer does."""
+        until = time.monotonic() + 30
+        while self.get("/health/ready").status != 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
     def post(self, path: str, arguments: object, **headers: str) -> Answer:
         """Send JSON."""
         return self._ask("POST", path, json.dumps(arguments), headers)
@@ -92,8 +100,6 @@ def service(shop: FaultyServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 url = "{shop.url}"
 tags = ["required"]
 tools = {{ deny = ["steal"] }}
-health = {{ enabled = false }}
-breaker = {{ consecutive_failures = 2, open_s = 60, active_first = false }}
 retry = {{ attempts = 1 }}
 
 [servers.gone]
@@ -119,7 +125,8 @@ def next_request(server: FaultyServer, method: str) -> Iterator[None]:
 
 def test_serves_what_the_readme_shows() -> None:
     with started() as service:
-        assert service.get("/health/live").json["healthy_servers"] == 2
+        service.wait_until_ready()
+        assert service.get("/health/live").json["total_servers"] == 2
         assert service.get("/health/ready").json == {"is_ready": True, "missing": []}
         assert service.post("/sums", {"a": 40, "b": 2}).text == "42.0"
         assert service.call("notes/echo", {"text": "hi"}).json["content"] == [{"type": "text", "text": "hi"}]
@@ -164,11 +171,10 @@ def test_describes_itself(service: Service) -> None:
 
 def test_names_the_servers_that_are_missing(service: Service) -> None:
     answer = service.get("/health/ready")
-    assert answer.status == 503
-    assert answer.json == {
-        "is_ready": False,
-        "missing": [{"id": "gone", "state": "Unhealthy", "reasons": ["not connected"]}],
-    }
+    assert (answer.status, answer.json["is_ready"]) == (503, False)
+    (missing,) = answer.json["missing"]
+    assert (missing["id"], missing["state"]) == ("gone", "Unhealthy")
+    assert "not connected" in missing["reasons"]
     assert service.get("/health/live").status == 200
 
 
@@ -226,4 +232,4 @@ def test_says_when_to_come_back(service: Service, shop: FaultyServer) -> None:
     shop.next(Faults.status(429, retry_after=30))
     refused = service.call("shop/buy", {})
     assert (refused.status, refused.json["error"], refused.json["delivery"]) == (503, "OverloadedError", "rejected")
-    assert int(refused.headers["Retry-After"]) in (29, 30)
+    assert 0 < int(refused.headers["Retry-After"]) <= 30
