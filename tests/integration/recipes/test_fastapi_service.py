@@ -8,7 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import psutil
@@ -101,6 +101,7 @@ url = "{shop.url}"
 tags = ["required"]
 tools = {{ deny = ["steal"] }}
 retry = {{ attempts = 1 }}
+limits = {{ max_concurrent = 1, max_waiting = 0 }}
 
 [servers.gone]
 url = "http://127.0.0.1:9/mcp"
@@ -226,6 +227,18 @@ def test_cancels_a_call_whose_client_has_gone(service: Service, shop: FaultyServ
         connection.close()
     assert service.call("shop/buy", {}).status == 200
     assert "Traceback" not in service.program.output
+
+
+def test_refuses_at_once_what_is_too_much(service: Service, shop: FaultyServer) -> None:
+    held = Hold()
+    shop.next(held)
+    with closing(service.connect()) as connection:
+        with next_request(shop, "tools/call"):
+            connection.request("POST", "/servers/shop/tools/buy", "{}", JSON)
+        refused = service.call("shop/buy", {})
+        held.release()
+        assert connection.getresponse().status == 200
+    assert (refused.status, refused.json["error"], refused.json["delivery"]) == (503, "OverloadedError", "not_sent")
 
 
 def test_says_when_to_come_back(service: Service, shop: FaultyServer) -> None:
