@@ -36,6 +36,8 @@ _NUMBER: Final = "WORKER_NUMBER"
 _TIMEOUT_S: Final = 2.0
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 
+# The proxies of the environment are for other hosts than this one.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # The number of each worker by its age, which is its place in the order of all that the master has started.
 _numbers: dict[int, int] = {}
 
@@ -45,10 +47,13 @@ _numbers: dict[int, int] = {}
 
 def on_starting(_: Arbiter) -> None:
     """Choose the directory for announcements, in the master."""
-    if _DIRECTORY in os.environ:
-        Path(os.environ[_DIRECTORY]).mkdir(parents=True, exist_ok=True)
-    else:
+    if _DIRECTORY not in os.environ:
         os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix="metrics-")
+    directory = Path(os.environ[_DIRECTORY])
+    directory.mkdir(parents=True, exist_ok=True)
+    # What is left if a master and its workers were killed.
+    for announcement in directory.glob("worker-*.json"):
+        announcement.unlink(missing_ok=True)
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
@@ -140,7 +145,7 @@ def _fetched(target: str) -> str | None:
     """Return the page of a worker; ``None`` if it does not answer."""
     request = urllib.request.Request(f"http://{target}/metrics", headers={"Accept": _OPENMETRICS})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        with _direct.open(request, timeout=_TIMEOUT_S) as response:
             page: bytes = response.read()
     except OSError:
         return None
@@ -165,7 +170,7 @@ class _Workers(Collector):
 
 
 def _families(page: str) -> Iterator[Metric]:
-    return text_string_to_metric_families(page)  # type: ignore[no-untyped-call,no-any-return]
+    return text_string_to_metric_families(page)  # type: ignore[no-untyped-call,no-any-return]  # see its import
 
 
 def _empty(family: Metric) -> Metric:
