@@ -44,12 +44,6 @@ SAYS = {
         "local     local                 stdio      Healthy    Closed   3/3",
         "All steps succeeded",
     ),
-    "metrics_of_workers.py": (
-        "worker 0: 1 calls of math",
-        "worker 2: 3 calls of math",
-        "all workers: 6 calls of math, success",
-        "0 workers announced after their end",
-    ),
     "self_healing_fleet.py": (
         "Healthy, 4 instances",
         "replaced after",
