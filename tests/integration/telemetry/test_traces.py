@@ -401,7 +401,9 @@ class OnlyAfterTheFact(Sampler):
         return "OnlyAfterTheFact"
 
 
-async def test_the_sampler_of_the_application_knows_what_is_made_after_the_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sampler_of_the_application_knows_what_is_made_after_the_fact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = InMemorySpanExporter()
     provider = TracerProvider(sampler=OnlyAfterTheFact(), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
