@@ -6,6 +6,7 @@ provider.
 
 from __future__ import annotations
 
+import os
 import time
 
 from mcp.server import MCPServer
@@ -46,7 +47,8 @@ def main() -> None:
     """Serve on stdin and stdout until the input ends, then export what is left."""
     # Only what the caller records: the handshake and other requests outside a trace make no spans.
     provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     try:
         server.run()
