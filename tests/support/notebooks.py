@@ -26,19 +26,29 @@ def cells_of(path: Path) -> dict[str, str]:
 
 
 def outputs_of(notebook: Any) -> dict[str, list[dict[str, Any]]]:
-    """Return what each cell of a notebook shows, as plain data: texts in one piece."""
+    """Return what each cell of a notebook shows, as plain data: texts in one piece, however often it was flushed."""
     return {
-        cell["id"]: [_plain(output) for output in cell["outputs"]]
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
+        cell["id"]: _plain(_coalesced(cell["outputs"])) for cell in notebook["cells"] if cell["cell_type"] == "code"
     }
+
+
+def _coalesced(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    joined: list[dict[str, Any]] = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        if output["output_type"] == "stream" and before.get("name") == output["name"]:
+            text = "".join([*before["text"], *output["text"]])
+            joined[-1] = {**output, "text": text.splitlines(keepends=True)}
+        else:
+            joined.append(output)
+    return joined
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return "".join(value)
+    if isinstance(value, list):
+        return "".join(value) if value and isinstance(value[0], str) else [_plain(each) for each in value]
     return value
 
 
@@ -69,6 +79,8 @@ def _run(path: Path) -> None:
     notebook["metadata"]["language_info"] = {"name": "python"}
     for cell in notebook["cells"]:
         cell["metadata"].pop("execution", None)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = _coalesced(cell["outputs"])
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
