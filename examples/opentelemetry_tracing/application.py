@@ -99,11 +99,11 @@ def log_to_stderr() -> None:
     logging.basicConfig(level="WARNING", handlers=[handler])
 
 
-async def order(manager: McpManager, tool: str, **arguments: float) -> None:
+async def order(manager: McpManager, tool: str, arguments: dict[str, float], timeout: float = 10) -> None:
     """Handle one order: a span of the application, with the call in it."""
     with tracer.start_as_current_span(f"order {tool}") as span:
         try:
-            result = await manager.call_tool("calculator", tool, arguments, timeout=1, into=float)
+            result = await manager.call_tool("calculator", tool, arguments, timeout=timeout, into=float)
             print(f"{tool}: {result.data}")
         except (CallError, ToolError) as error:
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
@@ -118,9 +118,9 @@ async def main() -> None:
     # Tracer providers must be set before the manager starts.
     async with McpManager(load_manager_config("fleet.toml", environment=environment)) as manager:
         await manager.wait_ready(timeout=60)
-        await order(manager, "add", a=2, b=3)
-        await order(manager, "divide", a=1, b=0)
-        await order(manager, "wait", seconds=1.5)
+        await order(manager, "add", {"a": 2, "b": 3})
+        await order(manager, "divide", {"a": 1, "b": 0})
+        await order(manager, "wait", {"seconds": 1.5}, timeout=1.1)
 
 
 if __name__ == "__main__":
