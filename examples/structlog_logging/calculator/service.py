@@ -14,12 +14,21 @@ import structlog
 from aiohttp import web
 from opentelemetry import propagate, trace
 
-from mcp_manager import CallError, McpManager, OverloadedError, PyHealthStatus, RpcError, ServerView, ToolError
+from mcp_manager import (
+    CallError,
+    InvalidRequestError,
+    McpManager,
+    OverloadedError,
+    PyHealthStatus,
+    RpcError,
+    ServerNotFoundError,
+    ServerView,
+    ToolError,
+)
 
 __all__ = ["application"]
 
 _MANAGER: Final = web.AppKey("manager", McpManager)
-_SERVERS: Final = frozenset({"calculator", "talkative"})
 _REQUEST_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -77,8 +86,6 @@ def _route_of(request: web.Request) -> str:
 
 async def _call(request: web.Request) -> web.Response:
     server_id, tool = request.match_info["server"], request.match_info["tool"]
-    if server_id not in _SERVERS:
-        raise web.HTTPNotFound(text="no such server\n")
     try:
         arguments: dict[str, Any] = await request.json()
         timeout = float(request.query.get("timeout", 10))
@@ -87,6 +94,10 @@ async def _call(request: web.Request) -> web.Response:
     try:
         result = await request.app[_MANAGER].call_tool(server_id, tool, arguments, timeout=timeout)
         return _json({"data": result.data})
+    except ServerNotFoundError:
+        return _json({"error": "no such server"}, 404)
+    except InvalidRequestError as error:
+        return _json({"error": error.message}, 400)
     except (ToolError, RpcError) as error:
         # The caller's mistake, most often: the server is well, and said what is wrong.
         _log.info("call refused", tool=tool, error=error)
