@@ -24,7 +24,7 @@ lint: | .venv ## check style and formatting
 PYRIGHT = PYTHONPATH=tests .venv/bin/python -m support.public_types .venv/bin/pyright \
 	&& .venv/bin/pyright --pythonpath .venv/bin/python -p pyproject.toml
 
-# The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
+# The programs in the documentation and in notebooks are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager
@@ -32,6 +32,7 @@ types: | .venv ## check types, and the stubs against the compiled modules
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests:examples/observability/grafana:examples/fastapi_service:examples/gunicorn_workers .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
 	PYTHONPATH=tests .venv/bin/python -m support.documents build/documented
+	PYTHONPATH=tests .venv/bin/python -m support.notebooks build/documented
 	.venv/bin/mypy --strict build/documented
 	cd .venv && bin/python -m mypy.stubtest mcp_manager._core
 	.venv/bin/python -c 'from benchmarks.calls.build import build_loopback; build_loopback()'

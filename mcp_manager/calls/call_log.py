@@ -287,7 +287,7 @@ class CallLog:
                 "event": "flight_records",
                 "server_id": server_id,
                 "reason": what,
-                "left_out": left_out,
+                **({"left_out": left_out} if left_out else {}),
                 **trace_ids(),
             },
         )

@@ -280,9 +280,10 @@ class CallTracer:
             ended_at_ns = time.time_ns()
             incoming = self.incoming() if self.may_be_in_trace else None
             link = None if incoming is None else incoming.parent
-            span = self._make_span(self._later_shown(made), None, link, ended_at_ns - (now_ns - made.started_ns))
+            # Among the first attributes, which an application's sampler sees.
+            shown = partial(_shown_afterwards, self._later_shown(made))
+            span = self._make_span(shown, None, link, ended_at_ns - (now_ns - made.started_ns))
             if span is not None:
-                span.attributes[names.AFTERWARDS] = True
                 self._conclude(span, made, outcome, ended_at_ns)
         except Exception:
             _log.exception("a span could not be made")
@@ -370,6 +371,11 @@ class CallTracer:
         # Masked before it is shortened: a part of a secret would not be found.
         text = secrets.masked(data.decode(errors="replace"))
         return text.encode()[: self._content_bytes].decode(errors="ignore")
+
+
+def _shown_afterwards(shown: Callable[[], Shown]) -> Shown:
+    name, attributes = shown()
+    return Shown(name, {**attributes, names.AFTERWARDS: True})
 
 
 def _parent_in(context: Context) -> Parent | None:

@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from support.calls import CALM, echo, text_of
 from support.collector import Answer, Collector, attributes
@@ -388,6 +388,35 @@ async def test_the_sampler_of_the_application_may_refuse(monkeypatch: pytest.Mon
             await manager.deploy("a", {"url": server.url, **CALM})
             await manager.execute_raw("a", echo("x"))
         assert metas(server) == [{}]
+
+
+class OnlyAfterTheFact(Sampler):
+    """Refuses all spans but those that are made after the fact."""
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        attributes = kwargs.get("attributes", args[4] if len(args) > 4 else None)
+        return (ALWAYS_ON if names.AFTERWARDS in attributes else ALWAYS_OFF).should_sample(*args, **kwargs)
+
+    def get_description(self) -> str:
+        return "OnlyAfterTheFact"
+
+
+async def test_the_sampler_of_the_application_knows_what_is_made_after_the_fact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(sampler=OnlyAfterTheFact(), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(exporting, "provider_of_application", lambda: provider)
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector, ratio=1.0)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            await manager.execute_raw("a", echo("x"))
+            await manager.execute_raw("a", b'{"method":"no/such"}')
+    (failed,) = kept.get_finished_spans()
+    assert failed.name == "no/such"
+    assert failed.attributes is not None
+    assert failed.attributes[names.AFTERWARDS] is True
 
 
 @pytest.mark.parametrize("kind", ["sdk", "fastmcp"])
