@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
@@ -24,12 +24,21 @@ from mcp_manager.errors import (
 from mcp_manager.results import CallToolResult
 from mcp_manager.verbs.fleet_tools import FleetTool
 
-__all__ = ["OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
+__all__ = ["CallNext", "Middleware", "OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
 
 T = TypeVar("T")
 
 OnError = Literal["tell", "raise"]
 """What becomes of a call without an answer (:class:`CallError`): the model is told, or the error is raised."""
+
+CallNext = Callable[[Mapping[str, Any]], Awaitable[CallToolResult]]
+"""Makes a call with these arguments: returns its result, or raises as :meth:`Toolset.call` does."""
+
+Middleware = Callable[[FleetTool, Mapping[str, Any], CallNext], Awaitable[CallToolResult]]
+"""An async function around each call: it gets the tool, its arguments and what makes the call, and returns a result.
+
+To refuse a call, it returns a result with ``is_error`` whose text says why, and does not make the call.
+"""
 
 _MAX_TEXT: Final = 50_000
 # Comparing names letter by letter takes some 30 microseconds for each, so only those with common words are.
@@ -47,11 +56,15 @@ class ToolsetOptions(TypedDict, total=False):
         How many characters of a result a model gets at most; ``None`` for no limit. Default: 50,000.
     on_error
         See :data:`OnError`; default: ``tell``.
+    middleware
+        Runs around each call of a tool of the fleet, on the manager's loop, for example to ask a person first; see
+        :data:`Middleware`. ``timeout`` bounds the call alone, and not what the middleware does besides.
     """
 
     timeout: float | None
     max_text: int | None
     on_error: OnError
+    middleware: Middleware | None
 
 
 class Toolset:
@@ -68,7 +81,7 @@ class Toolset:
         The tools, in the order in which models see them.
     missing
         Why the tools of a server could not be listed, by server id.
-    timeout, max_text, on_error
+    timeout, max_text, on_error, middleware
         See :class:`ToolsetOptions`.
     """
 
@@ -89,6 +102,7 @@ class Toolset:
         self._timeout = check_timeout(options.get("timeout"))
         self._max_text = _checked_max_text(options.get("max_text", _MAX_TEXT))
         self._on_error = _checked_on_error(options.get("on_error", "tell"))
+        self._middleware = _checked_middleware(options.get("middleware"))
 
     @property
     def tools(self) -> tuple[FleetTool, ...]:
@@ -236,9 +250,18 @@ class Toolset:
         if tool is None:
             raise self._not_found(name, tools)
         decoded = decoded_arguments(arguments)
-        return await self._link.calls.call_tool(
-            tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout
-        )
+        call = partial(self._call_tool, tool, timeout=self._timeout if timeout is None else timeout)
+        if self._middleware is None:
+            return await call(decoded)
+        result = await self._middleware(tool, decoded, call)
+        if not isinstance(result, CallToolResult):
+            raise TypeError(f"the middleware must return a CallToolResult, not {type(result).__name__}")
+        return result
+
+    async def _call_tool(
+        self, tool: FleetTool, arguments: Mapping[str, Any], *, timeout: float | None
+    ) -> CallToolResult:
+        return await self._link.calls.call_tool(tool.server_id, tool.tool.name, arguments, timeout=timeout)
 
     def _not_found(self, name: str, tools: Mapping[str, FleetTool]) -> ToolNotFoundError:
         nearest = _nearest(name, tools)
@@ -287,6 +310,12 @@ def _checked_on_error(on_error: object) -> OnError:
     if on_error == "raise":
         return "raise"
     raise InvalidRequestError(f"Invalid on_error {on_error!r}: it must be 'tell' or 'raise'")
+
+
+def _checked_middleware(middleware: object) -> Middleware | None:
+    if middleware is not None and not callable(middleware):
+        raise InvalidRequestError(f"Invalid middleware: it must be an async function, not {type(middleware).__name__}")
+    return middleware
 
 
 def _nearest(name: str, names: Collection[str]) -> str | None:
