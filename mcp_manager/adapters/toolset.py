@@ -13,9 +13,11 @@ import msgspec
 from mcp_manager.adapters.answers import ToolAnswer, answer_of_error, answer_of_result
 from mcp_manager.adapters.definitions import ToolDefinition, definition_of
 from mcp_manager.adapters.fleet_link import FleetLink, ToolSource
+from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.config.arguments import check_timeout
 from mcp_manager.errors import (
     CallError,
+    DeadlineExceededError,
     InvalidRequestError,
     McpManagerError,
     NotRunningError,
@@ -24,7 +26,7 @@ from mcp_manager.errors import (
 from mcp_manager.results import CallToolResult
 from mcp_manager.verbs.fleet_tools import FleetTool
 
-__all__ = ["CallNext", "Middleware", "OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
+__all__ = ["CallNext", "Middleware", "OnError", "Toolset", "ToolsetOptions", "as_toolset", "decoded_arguments"]
 
 T = TypeVar("T")
 
@@ -176,13 +178,15 @@ class Toolset:
         CallError, RpcError, ServerNotFoundError, NotRunningError
             As for :meth:`McpManager.call_tool`.
         """
-        return await self._link.run(self._call(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        return await self._link.run(self._call_by(deadline, name, arguments, timeout), deadline)
 
     def call_blocking(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
     ) -> CallToolResult:
         """Call a tool of a :class:`PyMcpManager` from a thread; see :meth:`call`."""
-        return self._link.run_blocking(self._call(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        return self._link.run_blocking(self._call_by(deadline, name, arguments, timeout), deadline)
 
     async def answer(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
@@ -201,13 +205,21 @@ class Toolset:
         InvalidRequestError
             ``timeout`` is invalid.
         """
-        return await self._link.run(self._answer(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        try:
+            return await self._link.run(self._answer(deadline, name, arguments, timeout), deadline)
+        except DeadlineExceededError as error:
+            return self._answer_of(error)
 
     def answer_blocking(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
     ) -> ToolAnswer:
         """Call a tool of a :class:`PyMcpManager` for a model from a thread; see :meth:`answer`."""
-        return self._link.run_blocking(self._answer(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        try:
+            return self._link.run_blocking(self._answer(deadline, name, arguments, timeout), deadline)
+        except DeadlineExceededError as error:
+            return self._answer_of(error)
 
     def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop of a :class:`PyMcpManager` and block this thread until it is done.
@@ -219,18 +231,46 @@ class Toolset:
         """
         return self._link.run_blocking(work)
 
-    async def _answer(self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None) -> ToolAnswer:
+    def _deadline(self, name: str, timeout: float | None) -> CallerDeadline | None:
+        """Return when a caller gives up whose manager's loop is blocked; it is not known what middleware waits for."""
         # A wrong timeout is a mistake of the program, and not of the model.
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
+        if self._middleware is not None:
+            return None
+        tool = self._by_name.get(name) if isinstance(name, str) else None
+        # The tools of a search have no server.
+        server_id = (tool.server_id or None) if tool is not None else None
+        return self._link.deadline(server_id, self._timeout if timeout is None else timeout)
+
+    async def _answer(
+        self,
+        deadline: CallerDeadline | None,
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> ToolAnswer:
         try:
-            result = await self._call(name, arguments, timeout)
+            result = await self._call_by(deadline, name, arguments, timeout)
         except NotRunningError:
             raise
         except McpManagerError as error:
-            if self._on_error == "raise" and isinstance(error, CallError):
-                raise
-            return answer_of_error(error)
+            return self._answer_of(error)
         return answer_of_result(result, self._max_text)
+
+    def _answer_of(self, error: McpManagerError) -> ToolAnswer:
+        if self._on_error == "raise" and isinstance(error, CallError):
+            raise error
+        return answer_of_error(error)
+
+    async def _call_by(
+        self,
+        deadline: CallerDeadline | None,
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> CallToolResult:
+        """Make a call in the time that is left when the loop begins it."""
+        return await self._call(name, arguments, timeout if deadline is None else deadline.left_s())
 
     async def _call(
         self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None
@@ -269,6 +309,19 @@ class Toolset:
         if nearest is None and not self._missing:
             error.hint = self._existing
         return error
+
+
+def as_toolset(tools: Toolset) -> Toolset:
+    """Return a toolset as it is.
+
+    Raises
+    ------
+    TypeError
+        It is something else, such as a manager.
+    """
+    if not isinstance(tools, Toolset):
+        raise TypeError(f"a Toolset is needed, as select_tools() returns it, and not {type(tools).__name__}")
+    return tools
 
 
 def decoded_arguments(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
+from support.blocking import Blocked
 from support.calls import CALM
 from support.guarded import GuardedServer
 from support.tool_server import ToolServer, weather
@@ -16,6 +17,7 @@ from support.tool_server import ToolServer, weather
 from mcp_manager import (
     Caller,
     CallToolResult,
+    DeadlineExceededError,
     FleetTool,
     InvalidRequestError,
     McpManager,
@@ -291,3 +293,32 @@ async def test_middleware_is_a_function_that_returns_a_result(manager: McpManage
     tools = await select_tools(manager, middleware=returns_text)
     with pytest.raises(TypeError, match="the middleware must return a CallToolResult, not str"):
         await tools.answer("weather__radar", {})
+
+
+@pytest.mark.parametrize("caller", ["a thread", "another loop"])
+def test_a_callers_deadline_holds_while_the_managers_loop_is_blocked(server: ToolServer, caller: str) -> None:
+    with PyMcpManager() as manager:
+        manager.deploy_server("weather", {"url": server.url, **CALM})
+        toolset = select_tools_blocking(manager)
+        raising = select_tools_blocking(manager, on_error="raise", timeout=0.05)
+        search = ToolSearch(manager)
+        loop = manager._loop
+        assert loop is not None
+        with Blocked(loop):
+            if caller == "a thread":
+                answered = toolset.answer_blocking("weather__radar", {}, timeout=0.05)
+                found = search.answer_blocking("search_tools", {"query": "radar"}, timeout=0.05)
+                with pytest.raises(DeadlineExceededError):
+                    toolset.call_blocking("weather__radar", {}, timeout=0.05)
+                with pytest.raises(DeadlineExceededError):
+                    raising.answer_blocking("weather__radar")
+            else:
+                answered = asyncio.run(toolset.answer("weather__radar", {}, timeout=0.05))
+                found = asyncio.run(search.answer("search_tools", {"query": "radar"}, timeout=0.05))
+                with pytest.raises(DeadlineExceededError):
+                    asyncio.run(toolset.call("weather__radar", {}, timeout=0.05))
+        for answer in (answered, found):
+            assert answer.text == "The tool did not answer in time. The call was not executed. Try again later."
+        assert toolset.answer_blocking("weather__radar", {}, timeout=60).text.startswith("rain in the north")
+    # What nobody waits for any more is not called.
+    assert server.called == [("radar", {})]
