@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from mcp_manager import McpManager
 from mcp_manager.adapters import ToolSearch, Toolset, ToolsetOptions, estimated_tokens, openai_chat, select_tools
 
-from .approval import TerminalApproval, approve_all, approve_none
+from .approval import TerminalApproval, approve_all, approve_none, described, printable
 from .fleet import office
 from .loop import Bounds, run_agent
 from .models import AnthropicModel, Model, OpenAiModel
@@ -42,7 +43,7 @@ def main() -> int:
         return 2
     try:
         return asyncio.run(work(options))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("Interrupted.")
         return _INTERRUPTED
     except ModelError as error:
@@ -52,10 +53,13 @@ def main() -> int:
 
 async def work(options: argparse.Namespace) -> int:
     """Start the fleet and the model, and work on one task after the other."""
+    task = asyncio.current_task()
+    assert task is not None
+    # As Ctrl-C does it: what is under way is cancelled, and everything is closed.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     approvals: dict[str, Approve] = {"all": approve_all, "none": approve_none, "ask": TerminalApproval()}
     bounds = Bounds(turns=options.turns, tokens=options.tokens, deadline_s=options.deadline)
     async with McpManager(office()) as manager, model_of(options.api) as model:
-        await manager.wait_ready(timeout=30)
         endings = [
             await run_task(manager, model, task, approvals[options.approve], bounds, options) for task in options.tasks
         ]
@@ -76,11 +80,11 @@ async def run_task(
     print(f"Task: {task}")
     print(await costs(manager, toolset))
     try:
-        outcome = await run_agent(model, toolset, task, bounds, lambda line: print(line, flush=True))
+        outcome = await run_agent(model, toolset, task, bounds, lambda line: print(printable(line), flush=True))
     finally:
         # After Ctrl-C, too: somebody has to look after these.
         for each in supervisor.unchecked:
-            print(f"May have been executed: {each.tool.name} {json.dumps(each.arguments)}", flush=True)
+            print(f"May have been executed: {described(each.tool, each.arguments)}", flush=True)
     print(f"Ended: {outcome.ending}, after {outcome.turns} turns and {outcome.tokens:,} tokens.\n", flush=True)
     return outcome.ending
 

@@ -14,13 +14,13 @@ from mcp_manager import FleetTool
 
 async def approve_all(tool: FleetTool, arguments: Mapping[str, Any]) -> bool:
     """Approve every call."""
-    print(f"    Approved: {_described(tool, arguments)}", flush=True)
+    print(f"    Approved: {described(tool, arguments)}", flush=True)
     return True
 
 
 async def approve_none(tool: FleetTool, arguments: Mapping[str, Any]) -> bool:
     """Approve no call."""
-    print(f"    Not approved: {_described(tool, arguments)}", flush=True)
+    print(f"    Not approved: {described(tool, arguments)}", flush=True)
     return False
 
 
@@ -38,7 +38,7 @@ class TerminalApproval:
     async def __call__(self, tool: FleetTool, arguments: Mapping[str, Any]) -> bool:
         """Ask whether a call may be made."""
         async with self._turn:
-            print(f"    Approve {_described(tool, arguments)}? [y/N]", flush=True)
+            print(f"    Approve {described(tool, arguments)}? [y/N]", flush=True)
             answer = await self._line()
             return answer.strip().lower() in ("y", "yes")
 
@@ -63,5 +63,11 @@ class TerminalApproval:
         return line.decode(errors="replace")
 
 
-def _described(tool: FleetTool, arguments: Mapping[str, Any]) -> str:
-    return f"{tool.name} {json.dumps(arguments, ensure_ascii=False)}"
+def described(tool: FleetTool, arguments: Mapping[str, Any]) -> str:
+    """Return a call on one line."""
+    return printable(f"{tool.name} {json.dumps(arguments, ensure_ascii=False)}")
+
+
+def printable(text: str) -> str:
+    """Return a text without what could change what a terminal shows: models and servers write anything."""
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
