@@ -9,11 +9,14 @@ from mcp_manager.adapters.answers import ToolAnswer
 from mcp_manager.adapters.definitions import ToolDefinition
 from mcp_manager.adapters.fleet_link import ToolSource
 from mcp_manager.adapters.selection import Conditions, Selection, select_tools, select_tools_blocking
+from mcp_manager.adapters.token_budget import estimated_tokens
 from mcp_manager.adapters.tool_search import ToolSearch
-from mcp_manager.adapters.toolset import OnError, Toolset, ToolsetOptions
+from mcp_manager.adapters.toolset import CallNext, Middleware, OnError, Toolset, ToolsetOptions
 
 __all__ = [
+    "CallNext",
     "Conditions",
+    "Middleware",
     "OnError",
     "Selection",
     "ToolAnswer",
@@ -22,6 +25,7 @@ __all__ = [
     "ToolSource",
     "Toolset",
     "ToolsetOptions",
+    "estimated_tokens",
     "select_tools",
     "select_tools_blocking",
 ]

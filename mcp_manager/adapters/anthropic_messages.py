@@ -12,8 +12,8 @@ from typing import Any
 
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.media import PDF, media_of, pdf_of
-from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, check_reply, member
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
@@ -23,7 +23,7 @@ def definitions(toolset: Toolset) -> list[Any]:
     """Return the tools as ``tools`` of a request."""
     return [
         {"name": each.name, "description": each.description, "input_schema": each.parameters}
-        for each in toolset.definitions
+        for each in as_toolset(toolset).definitions
     ]
 
 
@@ -47,15 +47,18 @@ async def answers(toolset: Toolset, message: object, *, leave_unknown: bool = Fa
     ------
     NotRunningError, CallError
         As for :meth:`Toolset.answer`.
+    TypeError
+        It is no reply of this API, or ``toolset`` is no toolset.
     """
-    answered = await answer_all(toolset, _calls_of(message), leave_unknown=leave_unknown)
+    check_reply(message, "anthropic_messages")
+    answered = await answer_all(as_toolset(toolset), _calls_of(message), leave_unknown=leave_unknown)
     blocks = [_block_of(call, answer) for call, answer in answered]
     return [{"role": "user", "content": blocks}] if blocks else []
 
 
 def answers_blocking(toolset: Toolset, message: object, *, leave_unknown: bool = False) -> list[Any]:
     """Make the tool calls of a message from a thread, with a :class:`PyMcpManager`; see :func:`answers`."""
-    return toolset.run_blocking(answers(toolset, message, leave_unknown=leave_unknown))
+    return as_toolset(toolset).run_blocking(answers(toolset, message, leave_unknown=leave_unknown))
 
 
 def _calls_of(message: object) -> list[ToolCall]:

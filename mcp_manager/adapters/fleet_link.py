@@ -7,6 +7,8 @@ from collections.abc import Collection, Coroutine, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 from mcp_manager.bindings import PyForCaller, PyMcpManager
+from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.mirror import deadline_of
 from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.config.arguments import as_server_ids
 from mcp_manager.errors import NotRunningError
@@ -62,16 +64,29 @@ class FleetLink:
         existing = set(self.manager._deployed(None))
         return [each for each in as_server_ids(servers) if each in existing]
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def deadline(self, server_id: str | None, timeout: float | None) -> CallerDeadline | None:
+        """Return when a caller from another thread or loop gives up a call to a server.
+
+        Returns
+        -------
+        ``None`` for a caller on the manager's loop, and if neither a server nor a timeout is known.
+        """
+        if not isinstance(self.source, PyMcpManager | PyForCaller):
+            return None
+        if timeout is None and server_id is None:
+            return None
+        return deadline_of(self.manager, server_id, timeout)
+
+    async def run(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Await work on the manager's loop."""
         source = self.source
         if not isinstance(source, PyMcpManager | PyForCaller):
             return await work
         with _closed_unless_taken(work):
             runner = source._mirrored()[0]
-        return await runner._await(work)
+        return await runner._await(work, deadline)
 
-    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_blocking(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Block this thread until work on the manager's loop is done.
 
         Raises
@@ -86,7 +101,7 @@ class FleetLink:
                     "Blocking calls need a PyMcpManager", hint="await the method of the same name without _blocking"
                 )
             runner = source._mirrored()[0]
-        return runner._wait(work, twin="the method of the same name without _blocking")
+        return runner._wait(work, deadline, twin="the method of the same name without _blocking")
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ from typing import Any
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.gemini_schema import json_schema_subset, openapi_schema
 from mcp_manager.adapters.media import PDF, media_of, pdf_of
-from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, check_reply, member
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
@@ -33,6 +33,7 @@ def definitions(toolset: Toolset, *, openapi: bool = False) -> list[Any]:
         JSON Schema (``parameters_json_schema``), without the keywords that the API does not know.
     """
     declarations = []
+    as_toolset(toolset)
     for name, each in zip(_names_of(toolset), toolset.definitions, strict=True):
         declaration: dict[str, Any] = {"name": name, "description": each.description}
         if not openapi:
@@ -67,7 +68,11 @@ async def answers(toolset: Toolset, response: object, *, media: bool = True, lea
     ------
     NotRunningError, CallError
         As for :meth:`Toolset.answer`.
+    TypeError
+        It is no reply of this API, or ``toolset`` is no toolset.
     """
+    check_reply(response, "gemini")
+    as_toolset(toolset)
     own = dict(zip(_names_of(toolset), (each.name for each in toolset), strict=True))
     said = _calls_of(response)
     calls = [each._replace(name=own.get(each.name, each.name)) for each in said]
@@ -81,7 +86,7 @@ def answers_blocking(
     toolset: Toolset, response: object, *, media: bool = True, leave_unknown: bool = False
 ) -> list[Any]:
     """Make the function calls of a response from a thread, with a :class:`PyMcpManager`; see :func:`answers`."""
-    return toolset.run_blocking(answers(toolset, response, media=media, leave_unknown=leave_unknown))
+    return as_toolset(toolset).run_blocking(answers(toolset, response, media=media, leave_unknown=leave_unknown))
 
 
 def _names_of(toolset: Toolset) -> list[str]:

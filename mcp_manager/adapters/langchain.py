@@ -8,7 +8,7 @@ from typing import Any
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.frameworks import data_of, expandable_schema, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 
 try:
     from langchain_core.tools import BaseTool, ToolException
@@ -51,7 +51,7 @@ def tools(toolset: Toolset, *, handle_tool_error: HandleToolError = True) -> lis
         and the run goes on. Text: the model is told this. A function: it is told what the function returns for the
         ``ToolException``. ``False``: the exception is raised.
     """
-    return [_tool_of(toolset, number, handle_tool_error) for number in range(len(toolset))]
+    return [_tool_of(toolset, number, handle_tool_error) for number in range(len(as_toolset(toolset)))]
 
 
 def _tool_of(toolset: Toolset, number: int, handle_tool_error: HandleToolError) -> LangChainTool:

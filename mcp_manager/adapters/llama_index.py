@@ -10,7 +10,7 @@ from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.definitions import ToolDefinition
 from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.results import ContentBlock
 from mcp_manager.verbs.fleet_tools import FleetTool
 
@@ -109,7 +109,7 @@ def tools(toolset: Toolset) -> list[LlamaIndexTool]:
     """
     return [
         LlamaIndexTool(toolset, _metadata_of(definition, tool))
-        for definition, tool in zip(toolset.definitions, toolset.tools, strict=True)
+        for definition, tool in zip(as_toolset(toolset).definitions, toolset.tools, strict=True)
     ]
 
 

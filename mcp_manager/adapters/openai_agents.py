@@ -12,7 +12,7 @@ from mcp_manager.adapters.definitions import ToolDefinition
 from mcp_manager.adapters.frameworks import not_installed
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.openai_strict import strict_parameters, without_nulls
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.results import ContentBlock
 from mcp_manager.verbs.fleet_tools import FleetTool
 
@@ -51,7 +51,7 @@ def tools(
             strict_parameters(definition.parameters) if strict else None,
             needs_approval if isinstance(needs_approval, bool) else needs_approval(tool),
         )
-        for definition, tool in zip(toolset.definitions, toolset.tools, strict=True)
+        for definition, tool in zip(as_toolset(toolset).definitions, toolset.tools, strict=True)
     ]
 
 

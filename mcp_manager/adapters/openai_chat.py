@@ -13,8 +13,8 @@ from typing import Any
 from mcp_manager.adapters.answers import ToolAnswer
 from mcp_manager.adapters.media import media_of
 from mcp_manager.adapters.openai_strict import strict_parameters, without_nulls
-from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, check_reply, member
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 
 __all__ = ["answers", "answers_blocking", "definitions"]
 
@@ -35,7 +35,7 @@ def definitions(toolset: Toolset, *, strict: bool = False) -> list[Any]:
 def functions(toolset: Toolset, *, strict: bool) -> list[dict[str, Any]]:
     """Return the functions as both APIs of OpenAI describe them."""
     found = []
-    for each in toolset.definitions:
+    for each in as_toolset(toolset).definitions:
         narrowed = strict_parameters(each.parameters) if strict else None
         function = {"name": each.name, "description": each.description}
         found.append(
@@ -70,8 +70,11 @@ async def answers(
     ------
     NotRunningError, CallError
         As for :meth:`Toolset.answer`.
+    TypeError
+        It is no reply of this API, or ``toolset`` is no toolset.
     """
-    calls = [_with_arguments(toolset, each) for each in _calls_of(completion)]
+    check_reply(completion, "openai_chat")
+    calls = [_with_arguments(as_toolset(toolset), each) for each in _calls_of(completion)]
     answered = await answer_all(toolset, calls, leave_unknown=leave_unknown)
     messages: list[Any] = [
         {"role": "tool", "tool_call_id": call.id, "content": text_of(answer)} for call, answer in answered
@@ -84,7 +87,7 @@ def answers_blocking(
     toolset: Toolset, completion: object, *, images: bool = True, leave_unknown: bool = False
 ) -> list[Any]:
     """Make the tool calls of a reply from a thread, with the tools of a :class:`PyMcpManager`; see :func:`answers`."""
-    return toolset.run_blocking(answers(toolset, completion, images=images, leave_unknown=leave_unknown))
+    return as_toolset(toolset).run_blocking(answers(toolset, completion, images=images, leave_unknown=leave_unknown))
 
 
 def text_of(answer: ToolAnswer) -> str:

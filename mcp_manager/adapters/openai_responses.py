@@ -14,8 +14,8 @@ from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.media import PDF, media_of, pdf_of
 from mcp_manager.adapters.openai_chat import functions, text_of
 from mcp_manager.adapters.openai_strict import without_nulls
-from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, member
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.tool_calls import ToolCall, answer_all, as_list, check_reply, member
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.results import ContentBlock
 
 __all__ = ["answers", "answers_blocking", "definitions"]
@@ -55,8 +55,11 @@ async def answers(toolset: Toolset, response: object, *, leave_unknown: bool = F
     ------
     NotRunningError, CallError
         As for :meth:`Toolset.answer`.
+    TypeError
+        It is no reply of this API, or ``toolset`` is no toolset.
     """
-    answered = await answer_all(toolset, _calls_of(toolset, response), leave_unknown=leave_unknown)
+    check_reply(response, "openai_responses")
+    answered = await answer_all(toolset, _calls_of(as_toolset(toolset), response), leave_unknown=leave_unknown)
     return [
         {"type": "function_call_output", "call_id": call.id, "output": _output_of(answer)} for call, answer in answered
     ]
@@ -64,7 +67,7 @@ async def answers(toolset: Toolset, response: object, *, leave_unknown: bool = F
 
 def answers_blocking(toolset: Toolset, response: object, *, leave_unknown: bool = False) -> list[Any]:
     """Make the function calls of a response from a thread, with a :class:`PyMcpManager`; see :func:`answers`."""
-    return toolset.run_blocking(answers(toolset, response, leave_unknown=leave_unknown))
+    return as_toolset(toolset).run_blocking(answers(toolset, response, leave_unknown=leave_unknown))
 
 
 def _calls_of(toolset: Toolset, response: object) -> list[ToolCall]:

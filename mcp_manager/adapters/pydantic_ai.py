@@ -10,7 +10,7 @@ from mcp_manager.adapters import definitions
 from mcp_manager.adapters.answers import ToolAnswer, text_of_block
 from mcp_manager.adapters.frameworks import data_of, metadata_of, not_installed
 from mcp_manager.adapters.media import media_of
-from mcp_manager.adapters.toolset import Toolset
+from mcp_manager.adapters.toolset import Toolset, as_toolset
 from mcp_manager.errors import InvalidRequestError, ProtocolError
 from mcp_manager.results import ContentBlock
 from mcp_manager.verbs.fleet_tools import FleetTool
@@ -64,7 +64,7 @@ class FleetToolset(AbstractToolset[AgentDepsT]):
     ) -> None:
         if on_tool_error not in ("fail", "retry"):
             raise InvalidRequestError(f"Invalid on_tool_error {on_tool_error!r}: it must be 'fail' or 'retry'")
-        self._tools = tools
+        self._tools = tools if callable(tools) else as_toolset(tools)
         self._retries = on_tool_error == "retry"
         self._id = id
 

@@ -150,7 +150,7 @@ def options_of(conditions: ToolsetOptions) -> ToolsetOptions:
     if unknown:
         raise TypeError(f"unknown keyword arguments: {', '.join(sorted(unknown))}")
     options: ToolsetOptions = {}
-    for key in ("timeout", "max_text", "on_error"):
+    for key in ("timeout", "max_text", "on_error", "middleware"):
         if key in conditions:
             options[key] = conditions[key]
     return options

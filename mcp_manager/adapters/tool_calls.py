@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from mcp_manager.adapters.answers import ToolAnswer
 from mcp_manager.adapters.toolset import Toolset
 
-__all__ = ["ToolCall", "answer_all", "as_list", "member"]
+__all__ = ["ToolCall", "answer_all", "as_list", "check_reply", "member"]
+
+_Api = Literal["openai_chat", "openai_responses", "anthropic_messages", "gemini"]
 
 
 class ToolCall(NamedTuple):
@@ -77,6 +79,50 @@ def member(value: object, *names: str) -> Any:
         if found is not None:
             return found
     return None
+
+
+def check_reply(reply: object, api: _Api) -> None:
+    """Refuse what is no reply of an API: to make no calls of it would seem to be the end of a conversation.
+
+    Raises
+    ------
+    TypeError
+        The reply is of another API, or is none, or is still to be awaited.
+    """
+    found = _api_of(reply)
+    if found is not None and found != api:
+        raise TypeError(f"the reply is one of another API: mcp_manager.adapters.{found} is for it")
+    if found is None and not any(_has(reply, each) for each in _MEMBERS[api]):
+        is_parts = isinstance(reply, list | tuple) and api in ("openai_responses", "anthropic_messages")
+        if not is_parts:
+            raise TypeError(f"a reply of the model is needed, and not {type(reply).__name__}")
+
+
+_MEMBERS: Final[dict[_Api, tuple[str, ...]]] = {
+    "openai_chat": ("choices", "tool_calls", "role"),
+    "openai_responses": ("output",),
+    "anthropic_messages": ("content",),
+    "gemini": ("candidates", "parts"),
+}
+
+
+def _api_of(reply: object) -> _Api | None:
+    """Return the API whose reply this is without a doubt."""
+    entries = reply if isinstance(reply, list | tuple) else as_list(member(reply, "content"))
+    types = [member(each, "type") for each in entries]
+    if "tool_use" in types:
+        return "anthropic_messages"
+    if "function_call" in types or isinstance(member(reply, "output"), list):
+        return "openai_responses"
+    if as_list(member(reply, "tool_calls")) or isinstance(member(reply, "choices"), list):
+        return "openai_chat"
+    if isinstance(member(reply, "candidates"), list) or isinstance(member(reply, "parts"), list):
+        return "gemini"
+    return None
+
+
+def _has(value: object, name: str) -> bool:
+    return name in value if isinstance(value, Mapping) else hasattr(value, name)
 
 
 def as_list(value: object) -> list[Any]:

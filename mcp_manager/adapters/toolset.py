@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypedDict, TypeVar, Unpack
 
@@ -13,9 +13,11 @@ import msgspec
 from mcp_manager.adapters.answers import ToolAnswer, answer_of_error, answer_of_result
 from mcp_manager.adapters.definitions import ToolDefinition, definition_of
 from mcp_manager.adapters.fleet_link import FleetLink, ToolSource
+from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.config.arguments import check_timeout
 from mcp_manager.errors import (
     CallError,
+    DeadlineExceededError,
     InvalidRequestError,
     McpManagerError,
     NotRunningError,
@@ -24,12 +26,21 @@ from mcp_manager.errors import (
 from mcp_manager.results import CallToolResult
 from mcp_manager.verbs.fleet_tools import FleetTool
 
-__all__ = ["OnError", "Toolset", "ToolsetOptions", "decoded_arguments"]
+__all__ = ["CallNext", "Middleware", "OnError", "Toolset", "ToolsetOptions", "as_toolset", "decoded_arguments"]
 
 T = TypeVar("T")
 
 OnError = Literal["tell", "raise"]
 """What becomes of a call without an answer (:class:`CallError`): the model is told, or the error is raised."""
+
+CallNext = Callable[[Mapping[str, Any]], Awaitable[CallToolResult]]
+"""Makes a call with these arguments: returns its result, or raises as :meth:`Toolset.call` does."""
+
+Middleware = Callable[[FleetTool, Mapping[str, Any], CallNext], Awaitable[CallToolResult]]
+"""An async function around each call: it gets the tool, its arguments and what makes the call, and returns a result.
+
+To refuse a call, it returns a result with ``is_error`` whose text says why, and does not make the call.
+"""
 
 _MAX_TEXT: Final = 50_000
 # Comparing names letter by letter takes some 30 microseconds for each, so only those with common words are.
@@ -47,11 +58,15 @@ class ToolsetOptions(TypedDict, total=False):
         How many characters of a result a model gets at most; ``None`` for no limit. Default: 50,000.
     on_error
         See :data:`OnError`; default: ``tell``.
+    middleware
+        Runs around each call of a tool of the fleet, on the manager's loop, for example to ask a person first; see
+        :data:`Middleware`. ``timeout`` bounds the call alone, and not what the middleware does besides.
     """
 
     timeout: float | None
     max_text: int | None
     on_error: OnError
+    middleware: Middleware | None
 
 
 class Toolset:
@@ -68,7 +83,7 @@ class Toolset:
         The tools, in the order in which models see them.
     missing
         Why the tools of a server could not be listed, by server id.
-    timeout, max_text, on_error
+    timeout, max_text, on_error, middleware
         See :class:`ToolsetOptions`.
     """
 
@@ -89,6 +104,7 @@ class Toolset:
         self._timeout = check_timeout(options.get("timeout"))
         self._max_text = _checked_max_text(options.get("max_text", _MAX_TEXT))
         self._on_error = _checked_on_error(options.get("on_error", "tell"))
+        self._middleware = _checked_middleware(options.get("middleware"))
 
     @property
     def tools(self) -> tuple[FleetTool, ...]:
@@ -162,13 +178,15 @@ class Toolset:
         CallError, RpcError, ServerNotFoundError, NotRunningError
             As for :meth:`McpManager.call_tool`.
         """
-        return await self._link.run(self._call(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        return await self._link.run(self._call_by(deadline, name, arguments, timeout), deadline)
 
     def call_blocking(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
     ) -> CallToolResult:
         """Call a tool of a :class:`PyMcpManager` from a thread; see :meth:`call`."""
-        return self._link.run_blocking(self._call(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        return self._link.run_blocking(self._call_by(deadline, name, arguments, timeout), deadline)
 
     async def answer(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
@@ -187,13 +205,21 @@ class Toolset:
         InvalidRequestError
             ``timeout`` is invalid.
         """
-        return await self._link.run(self._answer(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        try:
+            return await self._link.run(self._answer(deadline, name, arguments, timeout), deadline)
+        except DeadlineExceededError as error:
+            return self._answer_of(error)
 
     def answer_blocking(
         self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float | None = None
     ) -> ToolAnswer:
         """Call a tool of a :class:`PyMcpManager` for a model from a thread; see :meth:`answer`."""
-        return self._link.run_blocking(self._answer(name, arguments, timeout))
+        deadline = self._deadline(name, timeout)
+        try:
+            return self._link.run_blocking(self._answer(deadline, name, arguments, timeout), deadline)
+        except DeadlineExceededError as error:
+            return self._answer_of(error)
 
     def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop of a :class:`PyMcpManager` and block this thread until it is done.
@@ -205,18 +231,46 @@ class Toolset:
         """
         return self._link.run_blocking(work)
 
-    async def _answer(self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None) -> ToolAnswer:
+    def _deadline(self, name: str, timeout: float | None) -> CallerDeadline | None:
+        """Return when a caller gives up whose manager's loop is blocked; it is not known what middleware waits for."""
         # A wrong timeout is a mistake of the program, and not of the model.
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
+        if self._middleware is not None:
+            return None
+        tool = self._by_name.get(name) if isinstance(name, str) else None
+        # The tools of a search have no server.
+        server_id = (tool.server_id or None) if tool is not None else None
+        return self._link.deadline(server_id, self._timeout if timeout is None else timeout)
+
+    async def _answer(
+        self,
+        deadline: CallerDeadline | None,
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> ToolAnswer:
         try:
-            result = await self._call(name, arguments, timeout)
+            result = await self._call_by(deadline, name, arguments, timeout)
         except NotRunningError:
             raise
         except McpManagerError as error:
-            if self._on_error == "raise" and isinstance(error, CallError):
-                raise
-            return answer_of_error(error)
+            return self._answer_of(error)
         return answer_of_result(result, self._max_text)
+
+    def _answer_of(self, error: McpManagerError) -> ToolAnswer:
+        if self._on_error == "raise" and isinstance(error, CallError):
+            raise error
+        return answer_of_error(error)
+
+    async def _call_by(
+        self,
+        deadline: CallerDeadline | None,
+        name: str,
+        arguments: Mapping[str, Any] | str | None,
+        timeout: float | None,
+    ) -> CallToolResult:
+        """Make a call in the time that is left when the loop begins it."""
+        return await self._call(name, arguments, timeout if deadline is None else deadline.left_s())
 
     async def _call(
         self, name: str, arguments: Mapping[str, Any] | str | None, timeout: float | None
@@ -236,9 +290,18 @@ class Toolset:
         if tool is None:
             raise self._not_found(name, tools)
         decoded = decoded_arguments(arguments)
-        return await self._link.calls.call_tool(
-            tool.server_id, tool.tool.name, decoded, timeout=self._timeout if timeout is None else timeout
-        )
+        call = partial(self._call_tool, tool, timeout=self._timeout if timeout is None else timeout)
+        if self._middleware is None:
+            return await call(decoded)
+        result = await self._middleware(tool, decoded, call)
+        if not isinstance(result, CallToolResult):
+            raise TypeError(f"the middleware must return a CallToolResult, not {type(result).__name__}")
+        return result
+
+    async def _call_tool(
+        self, tool: FleetTool, arguments: Mapping[str, Any], *, timeout: float | None
+    ) -> CallToolResult:
+        return await self._link.calls.call_tool(tool.server_id, tool.tool.name, arguments, timeout=timeout)
 
     def _not_found(self, name: str, tools: Mapping[str, FleetTool]) -> ToolNotFoundError:
         nearest = _nearest(name, tools)
@@ -246,6 +309,19 @@ class Toolset:
         if nearest is None and not self._missing:
             error.hint = self._existing
         return error
+
+
+def as_toolset(tools: Toolset) -> Toolset:
+    """Return a toolset as it is.
+
+    Raises
+    ------
+    TypeError
+        It is something else, such as a manager.
+    """
+    if not isinstance(tools, Toolset):
+        raise TypeError(f"a Toolset is needed, as select_tools() returns it, and not {type(tools).__name__}")
+    return tools
 
 
 def decoded_arguments(arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
@@ -287,6 +363,12 @@ def _checked_on_error(on_error: object) -> OnError:
     if on_error == "raise":
         return "raise"
     raise InvalidRequestError(f"Invalid on_error {on_error!r}: it must be 'tell' or 'raise'")
+
+
+def _checked_middleware(middleware: object) -> Middleware | None:
+    if middleware is not None and not callable(middleware):
+        raise InvalidRequestError(f"Invalid middleware: it must be an async function, not {type(middleware).__name__}")
+    return middleware
 
 
 def _nearest(name: str, names: Collection[str]) -> str | None:

@@ -53,6 +53,7 @@ class View(ForPydantic, ImmutableDict):
             values = {name: getattr(given, name) for name in self._fields}
         if tuple(values) != self._fields:
             values = self._completed(values)
+        values = {name: ImmutableDict(value) if type(value) is dict else value for name, value in values.items()}
         dict.__init__(self, values)
         if self._struct_fields:
             self._keep_structs(values)
@@ -73,7 +74,7 @@ class View(ForPydantic, ImmutableDict):
         found = {name: value for name in self._struct_fields if (value := values[name]) is not None}
         self._structs = found or _NOTHING
         for name, value in found.items():
-            dict.__setitem__(self, name, plain(value))
+            dict.__setitem__(self, name, ImmutableDict(plain(value)))
 
     def _completed(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return the values of all fields in their order."""

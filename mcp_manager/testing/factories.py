@@ -29,6 +29,7 @@ class FaultyServerFactory:
         transport: Literal["http"] = "http",
         sse: bool = False,
         seed: int = 0,
+        standing_stream: bool = False,
     ) -> FaultyServer: ...
 
     @overload
@@ -49,6 +50,7 @@ class FaultyServerFactory:
         transport: Literal["http", "stdio"] = "http",
         sse: bool = False,
         seed: int = 0,
+        standing_stream: bool = False,
     ) -> FaultyServer | FaultyProgram:
         """Start a server.
 
@@ -64,12 +66,15 @@ class FaultyServerFactory:
             Reply with event streams instead of JSON.
         seed
             The seed of the delays of ``slow``.
+        standing_stream
+            Accept the ``GET`` by which a client listens for messages that belong to no request; see
+            :meth:`FaultyServer.notify`.
         """
         if transport not in ("http", "stdio"):
             raise ValueError(f'transport is "http" or "stdio", not {transport!r}; sse=True replies with event streams')
         if transport == "stdio":
             return self._stack.enter_context(FaultyProgram(era, tools, seed=seed))
-        return self._stack.enter_context(FaultyServer(era, tools, sse=sse, seed=seed))
+        return self._stack.enter_context(FaultyServer(era, tools, sse=sse, seed=seed, standing_stream=standing_stream))
 
 
 class FaultProxyFactory:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mcp_manager.testing.control import FaultControl
 from mcp_manager.testing.scripted import Connection, Fault, Request
+from mcp_manager.testing.scripted.connection import event
 from mcp_manager.testing.scripted.stateless import META, STATELESS, header_fault, meta_of, refusal
 from mcp_manager.testing.tools import Era, Tool
 
@@ -36,6 +37,8 @@ class FaultyServer(FaultControl):
         The port of 127.0.0.1 to listen on; 0 for any free one.
     seed
         The seed of the delays of ``slow``.
+    standing_stream
+        Accept the ``GET`` by which a client listens for messages that belong to no request; see :meth:`notify`.
     on_exit
         Called with the code of :meth:`Faults.exit`, in place of refusing connections from then on.
     """
@@ -48,9 +51,14 @@ class FaultyServer(FaultControl):
         sse: bool = False,
         port: int = 0,
         seed: int = 0,
+        standing_stream: bool = False,
         on_exit: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(era, {"echo": Tool()} if tools is None else tools, sse=sse, port=port, seed=seed)
+        if standing_stream and era != "handshake":
+            raise ValueError('only servers of the era "handshake" have a standing stream')
+        self._has_standing_stream = standing_stream
+        self._listening: set[asyncio.Queue[dict[str, Any]]] = set()
         self._on_exit = on_exit
         self._flapping: asyncio.Task[None] | None = None
 
@@ -59,10 +67,29 @@ class FaultyServer(FaultControl):
         """What to deploy: ``{"url": …}``."""
         return {"url": self.url}
 
+    def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """Send a notification, such as ``notifications/tools/list_changed``, to all clients that listen.
+
+        Raises
+        ------
+        ValueError
+            If none listens. ``await server.wait_for("GET")`` waits for one.
+        """
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+        self._run(self._notify(message if params is None else {**message, "params": dict(params)}))
+
+    async def _notify(self, message: dict[str, Any]) -> None:
+        if not self._listening:
+            raise ValueError('no client listens: start the server with standing_stream=True, and wait_for("GET")')
+        for queue in self._listening:
+            queue.put_nowait(message)
+
     # Correct answers
 
     def answer(self, request: Request) -> _Response:
         """Return the status, headers and JSON-RPC reply that the specification requires."""
+        if self._has_standing_stream and request.verb == "GET":
+            return self._refusal(request) or (405, {}, None)
         if self.era == "handshake" or request.verb != "POST" or not isinstance(request.message, dict):
             return super().answer(request)
         meta = meta_of(request.params)
@@ -92,7 +119,11 @@ class FaultyServer(FaultControl):
     def take_fault(self, request: Request) -> Fault | None:
         """Take the next fault of the script for a request."""
         code = self.take_exit(request)
-        return super().take_fault(request) if code is None else _Exit(self, code)
+        if code is not None:
+            return _Exit(self, code)
+        fault = super().take_fault(request)
+        is_listening = request.verb == "GET" and self._has_standing_stream and self._refusal(request) is None
+        return _StandingStream(self._listening) if fault is None and is_listening else fault
 
     def flap(self, period_s: float) -> None:
         """Refuse and accept connections in turns."""
@@ -146,6 +177,23 @@ class FaultyServer(FaultControl):
                 with contextlib.suppress(OSError):
                     await self._listen()
             raise
+
+
+class _StandingStream:
+    """The stream of a client that listens; it ends with the connection."""
+
+    def __init__(self, listening: set[asyncio.Queue[dict[str, Any]]]) -> None:
+        self._listening = listening
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._listening.add(queue)
+        try:
+            await connection.open_stream()
+            while True:
+                await connection.write_chunk(event(await queue.get()))
+        finally:
+            self._listening.discard(queue)
 
 
 class _Exit:

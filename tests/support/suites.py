@@ -10,12 +10,14 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-__all__ = ["run_suite"]
+__all__ = ["PLUGIN", "run_suite"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _INSTALLED = any(
     each.value == "mcp_manager.pytest_plugin" for each in importlib.metadata.entry_points(group="pytest11")
 )
+PLUGIN: Final = () if _INSTALLED else ("-p", "mcp_manager.pytest_plugin")
+"""Options that load the plugin of this package, where it is not installed."""
 _ALL: Final = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "typeguard")
 # With one of these, pytest repeats each message in full in its summary.
 _REPORTED_IN_FULL: Final = ("CI", "BUILD_NUMBER")
@@ -30,8 +32,7 @@ def run_suite(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     command += ["-o", "asyncio_default_fixture_loop_scope=function"] if "asyncio" in plugins else []
     command += [part for name in _ALL if name not in plugins for part in ("-p", f"no:{name}")]
-    if not _INSTALLED:
-        command += ["-p", "mcp_manager.pytest_plugin"]
+    command += PLUGIN
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""}
     for name in _REPORTED_IN_FULL:

@@ -83,7 +83,15 @@ class FaultOrder(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 _MOST: Final = 100_000
 
 
-_PLACES: Final = {"*", "connect", "initialize", "ping"}
+_METHODS: Final = {
+    *("initialize", "ping", "server/discover", "completion/complete", "logging/setLevel", "subscriptions/listen"),
+    *("tools/list", "tools/call", "prompts/list", "prompts/get", "resources/list", "resources/templates/list"),
+    *("resources/read", "resources/subscribe", "resources/unsubscribe"),
+    *("tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update"),
+    *("notifications/initialized", "notifications/cancelled", "notifications/progress"),
+    "notifications/roots/list_changed",
+}
+_HTTP_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 _KINDS: Final[dict[str, type[FaultRecord]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyFault)}
 
 
@@ -115,8 +123,15 @@ def decode_order(data: bytes) -> FaultOrder:
 
 
 def check_place(on: str) -> None:
-    """Raise ``ValueError`` for what is no method, such as the name of a tool."""
-    if not (on in _PLACES or "/" in on or (on.isalpha() and on.isupper())):
+    """Raise ``ValueError`` for what is no method, such as the name of a tool, or is a misspelt one."""
+    known = {"*", "connect", *_METHODS, *_HTTP_METHODS}
+    if on in known:
+        return
+    near = nearest(on, known, cutoff=0.8)
+    if near is not None:
+        raise ValueError(f"there is no method {on!r}: did you mean {near}?")
+    # A server may have methods of its own.
+    if "/" not in on:
         raise ValueError(f"on is a method such as tools/call, initialize or DELETE, or *, or connect, not {on!r}")
 
 

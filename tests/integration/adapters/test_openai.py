@@ -279,21 +279,62 @@ async def test_an_error_is_raised_after_all_calls_have_ended(manager: McpManager
     assert len(server.called) == 2
 
 
+OTHER_REPLIES = {
+    "openai_chat": CHAT_SCRIPT[0],
+    "openai_responses": RESPONSES_SCRIPT[0],
+    "anthropic_messages": {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "x", "input": {}}]},
+    "gemini": {"candidates": [{"content": {"role": "model", "parts": [{"function_call": {"name": "x"}}]}}]},
+}
+MODULES = {
+    "openai_chat": openai_chat,
+    "openai_responses": openai_responses,
+    "anthropic_messages": anthropic_messages,
+    "gemini": gemini,
+}
+
+
 @pytest.mark.parametrize(
-    "reply",
+    ("api", "reply"),
     [
-        None,
-        {},
-        [],
-        "text",
-        {"choices": []},
-        {"choices": [{}]},
-        {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "x", "input": "y"}}]},
-        {"output": [{"type": "reasoning"}, "odd"]},
+        ("openai_chat", {"choices": []}),
+        ("openai_chat", {"choices": [{}]}),
+        ("openai_chat", {"role": "assistant", "content": "x"}),
+        ("openai_chat", {"role": "assistant", "content": [{"type": "text", "text": "x"}]}),
+        ("openai_chat", {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "x", "input": "y"}}]}),
+        ("openai_responses", []),
+        ("openai_responses", {"output": [{"type": "reasoning"}, "odd"]}),
+        ("anthropic_messages", []),
+        ("anthropic_messages", {"role": "assistant", "content": [{"type": "text", "text": "x"}, "odd"]}),
+        ("gemini", {"candidates": []}),
+        ("gemini", {"role": "model", "parts": [{"text": "x"}]}),
     ],
 )
-async def test_a_reply_without_calls_has_no_answers(manager: McpManager, reply: Any) -> None:
+async def test_a_reply_without_calls_has_no_answers(manager: McpManager, api: str, reply: Any) -> None:
     toolset = await select_tools(manager, limit=0)
-    for module in (openai_chat, openai_responses, anthropic_messages, gemini):
-        assert await module.answers(toolset, reply) == []
-        assert module.definitions(toolset) == []
+    assert await MODULES[api].answers(toolset, reply) == []
+    assert MODULES[api].definitions(toolset) == []
+
+
+@pytest.mark.parametrize("api", MODULES)
+async def test_what_is_no_reply_of_an_api_is_refused(manager: McpManager, api: str) -> None:
+    """It would look like the end of a conversation."""
+    toolset = await select_tools(manager)
+    for other, reply in OTHER_REPLIES.items():
+        if other != api:
+            with pytest.raises(TypeError, match=rf"of another API: mcp_manager\.adapters\.{other} is for it"):
+                await MODULES[api].answers(toolset, reply)
+    for wrong in (None, {}, "text", {"error": {"message": "overloaded"}}, 5):
+        with pytest.raises(TypeError, match=f"a reply of the model is needed, and not {type(wrong).__name__}"):
+            await MODULES[api].answers(toolset, wrong)
+
+
+@pytest.mark.parametrize("api", MODULES)
+async def test_a_manager_is_no_toolset(manager: McpManager, api: str) -> None:
+    wrong: Any = manager
+    told = "a Toolset is needed, as select_tools\\(\\) returns it, and not McpManager"
+    with pytest.raises(TypeError, match=told):
+        MODULES[api].definitions(wrong)
+    with pytest.raises(TypeError, match=told):
+        await MODULES[api].answers(wrong, OTHER_REPLIES[api])
+    with pytest.raises(TypeError, match=told):
+        MODULES[api].answers_blocking(wrong, OTHER_REPLIES[api])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
+from support.blocking import Blocked
 from support.calls import CALM
 from support.guarded import GuardedServer
 from support.tool_server import ToolServer, weather
@@ -16,15 +17,19 @@ from support.tool_server import ToolServer, weather
 from mcp_manager import (
     Caller,
     CallToolResult,
+    DeadlineExceededError,
+    FleetTool,
     InvalidRequestError,
     McpManager,
     NotRunningError,
     OverloadedError,
     PyMcpManager,
     RpcError,
+    TextContent,
     ToolNotFoundError,
 )
 from mcp_manager.adapters import (
+    CallNext,
     ToolSearch,
     Toolset,
     anthropic_messages,
@@ -240,3 +245,80 @@ async def test_a_reply_that_was_not_awaited_is_no_reply_without_calls(manager: M
     reply = asyncio.get_running_loop().create_future()
     with pytest.raises(TypeError, match=r"the reply is a .*Future: await it first"):
         await api.answers(toolset, reply)
+
+
+@pytest.mark.parametrize("offer", ["toolset", "search"])
+async def test_middleware_runs_around_each_call_of_a_tool(manager: McpManager, server: ToolServer, offer: str) -> None:
+    seen: list[Any] = []
+
+    async def middleware(tool: FleetTool, arguments: Mapping[str, Any], call_next: CallNext) -> CallToolResult:
+        seen.append((tool.server_id, tool.tool.name, dict(arguments)))
+        if arguments.get("city") == "Ulm":
+            return CallToolResult(content=[TextContent(text="nobody approved it")], is_error=True)
+        try:
+            return await call_next({**arguments, "days": 1})
+        except RpcError as error:
+            seen.append(error.code)
+            raise
+
+    forecast = "weather__forecast"
+    if offer == "search":
+        tools: Toolset = ToolSearch(manager, middleware=middleware)
+        await tools.answer("search_tools", {"query": "forecast"})
+        refused = await tools.answer("call_tool", {"name": forecast, "arguments": {"city": "Ulm"}})
+    else:
+        tools = await select_tools(manager, middleware=middleware)
+        refused = await tools.answer(forecast, {"city": "Ulm"})
+    assert (refused.text, refused.is_error) == ("nobody approved it", True)
+    assert (await tools.call(forecast, {"city": "Ulm"})).is_error
+    assert server.called == []
+    assert (await tools.answer(forecast, '{"city": "Bern"}')).text == "Bern: sun"
+    assert server.called == [("forecast", {"city": "Bern", "days": 1})]
+    server.script("tools/call", faults.RpcErrorReply(-32602, "no such city"))
+    assert "The arguments are invalid" in (await tools.answer(forecast, {"city": "X"})).text
+    # A tool that does not exist is no call of one.
+    assert (await tools.answer("weather__snow", {})).is_error
+    called = [("weather", "forecast", {"city": city}) for city in ("Ulm", "Ulm", "Bern", "X")]
+    assert seen == [*called, -32602]
+
+
+async def test_middleware_is_a_function_that_returns_a_result(manager: McpManager) -> None:
+    wrong: Any = "middleware"
+    with pytest.raises(InvalidRequestError, match="Invalid middleware: it must be an async function, not str"):
+        ToolSearch(manager, middleware=wrong)
+
+    async def returns_text(tool: FleetTool, arguments: Mapping[str, Any], call_next: CallNext) -> Any:
+        return "not approved"
+
+    tools = await select_tools(manager, middleware=returns_text)
+    with pytest.raises(TypeError, match="the middleware must return a CallToolResult, not str"):
+        await tools.answer("weather__radar", {})
+
+
+@pytest.mark.parametrize("caller", ["a thread", "another loop"])
+def test_a_callers_deadline_holds_while_the_managers_loop_is_blocked(server: ToolServer, caller: str) -> None:
+    with PyMcpManager() as manager:
+        manager.deploy_server("weather", {"url": server.url, **CALM})
+        toolset = select_tools_blocking(manager)
+        raising = select_tools_blocking(manager, on_error="raise", timeout=0.05)
+        search = ToolSearch(manager)
+        loop = manager._loop
+        assert loop is not None
+        with Blocked(loop):
+            if caller == "a thread":
+                answered = toolset.answer_blocking("weather__radar", {}, timeout=0.05)
+                found = search.answer_blocking("search_tools", {"query": "radar"}, timeout=0.05)
+                with pytest.raises(DeadlineExceededError):
+                    toolset.call_blocking("weather__radar", {}, timeout=0.05)
+                with pytest.raises(DeadlineExceededError):
+                    raising.answer_blocking("weather__radar")
+            else:
+                answered = asyncio.run(toolset.answer("weather__radar", {}, timeout=0.05))
+                found = asyncio.run(search.answer("search_tools", {"query": "radar"}, timeout=0.05))
+                with pytest.raises(DeadlineExceededError):
+                    asyncio.run(toolset.call("weather__radar", {}, timeout=0.05))
+        for answer in (answered, found):
+            assert answer.text == "The tool did not answer in time. The call was not executed. Try again later."
+        assert toolset.answer_blocking("weather__radar", {}, timeout=60).text.startswith("rain in the north")
+    # What nobody waits for any more is not called.
+    assert server.called == [("radar", {})]

@@ -101,6 +101,15 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
             {"faults": [{"fault": "reset"}], "on": "book"},
             "on is a method such as tools/call, initialize or DELETE, or *, or connect, not 'book'",
         ),
+        (
+            {"faults": [{"fault": "reset"}], "on": "tool/call"},
+            "there is no method 'tool/call': did you mean tools/call?",
+        ),
+        ({"faults": [{"fault": "reset"}], "on": "DELTE"}, "there is no method 'DELTE': did you mean DELETE?"),
+        (
+            {"faults": [{"fault": "reset"}], "on": "initialise"},
+            "there is no method 'initialise': did you mean initialize?",
+        ),
         ({"fault": "list_changed_storm", "rate": 0}, "Expected `float` > 0.0 - at `$.faults[0].rate`"),
         ({"fault": "exit", "after": -1}, "Expected `int` >= 0 - at `$.faults[0].after`"),
         ({"fault": "stall", "s": -1}, "Expected `float` >= 0.0 - at `$.faults[0].s`"),
@@ -113,6 +122,11 @@ def test_the_ledger_is_read_and_cleared(base: str) -> None:
 def test_what_is_no_fault_is_refused(base: str, body: object, told: str) -> None:
     assert ask("POST", f"{base}/__faults", body) == (400, {"error": told})
     assert ask("GET", f"{base}/__faults")[1] == {"next": {}, "always": {}, "server": []}
+
+
+def test_a_server_may_have_methods_of_its_own(server: FaultyServer) -> None:
+    server.next(Faults.reset(), on="seats/reserve")
+    server.always(Faults.reset(), on="GET")
 
 
 def raw(url: str, *parts: bytes) -> bytes:

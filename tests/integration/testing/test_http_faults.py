@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mcp_manager.testing import Era, Faults, FaultyServer, FaultyServerFactory, Tool, faults
+from mcp_manager import McpManager
+from mcp_manager.testing import Era, Faults, FaultyServer, FaultyServerFactory, Tool, assert_no_hang, faults
 from mcp_manager.testing.scripted.stateless import META, STATELESS
 
 TOOLS = {"book": Tool(), "look": Tool(effect="none", result="seen")}
@@ -319,3 +320,46 @@ async def test_a_new_connection_is_reset(server: FaultyServer) -> None:
 def test_what_only_programs_have_is_refused(fault: faults.FaultRecord, faulty_server: FaultyServerFactory) -> None:
     with pytest.raises(ValueError, match='faulty_server\\(transport="stdio"\\)'):
         faulty_server().next(fault)
+
+
+async def test_a_server_sends_messages_of_its_own(faulty_server: FaultyServerFactory) -> None:
+    server = faulty_server(standing_stream=True)
+    with pytest.raises(ValueError, match="no client listens"):
+        server.notify("notifications/tools/list_changed")
+    async with aiohttp.ClientSession() as http:
+        client = Client(server, http)
+        async with http.get(server.url, headers=client.headers) as refused:
+            assert refused.status == 400
+        await client.open()
+        async with http.get(server.url, headers=client.headers) as stream:
+            assert (stream.status, stream.content_type) == (200, "text/event-stream")
+            await server.wait_for("GET", count=2)
+            server.notify("notifications/tools/list_changed")
+            server.notify("notifications/message", {"level": "info", "data": "x"})
+            lines = [await stream.content.readline() for _ in range(6)]
+    assert [json.loads(each.removeprefix(b"data: ")) for each in lines if each.startswith(b"data: ")] == [
+        {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"},
+        {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}},
+    ]
+    with pytest.raises(ValueError, match='only servers of the era "handshake"'):
+        faulty_server("stateless", standing_stream=True)
+
+
+async def test_a_change_of_tools_reaches_a_client_that_listens(
+    faulty_server: FaultyServerFactory, mcp_fleet: McpManager
+) -> None:
+    server = faulty_server(tools={"book": Tool()}, standing_stream=True)
+    await mcp_fleet.deploy("travel", {"url": server.url})
+    await server.wait_for("GET")
+
+    async def description() -> str | None:
+        return (await mcp_fleet.list_all_tools()).tools[0].tool.description
+
+    assert not await description()
+    server.next(Faults.rug_pull("book", "Book a seat."))
+    # The list that was read before is kept until it changes.
+    assert not await description()
+    server.notify("notifications/tools/list_changed")
+    async with assert_no_hang(within=20):
+        while not await description():
+            await asyncio.sleep(0.01)

@@ -206,6 +206,10 @@ def test_views_are_values(view: Any) -> None:
     ):
         with pytest.raises(TypeError, match="cannot be changed"):
             change()
+    for copied in (view, pickle.loads(pickle.dumps(view)), kind.from_dict(view.to_dict())):
+        for value in filter(lambda each: isinstance(each, dict), map(copied.get, copied)):
+            with pytest.raises(TypeError, match="cannot be changed"):
+                value["x"] = 1
     with pytest.raises(TypeError, match="no field 'colour'"):
         kind(colour=1)
     with pytest.raises(TypeError, match="missing"):

@@ -1,0 +1,1 @@
+"""An agent that works with the thousand tools of an office."""
