@@ -1,0 +1,180 @@
+"""The recipe in ``examples/container``: its service from outside, and what its image is made of."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.deployed_service import deployed_service
+from support.recipes import ROOT, environment, folder_of
+
+BASE_VARIABLE = "MCP_MANAGER_BASE_IMAGE"
+_ANOTHER = """
+[servers.another]
+command = "${PYTHON}"
+args = ["-P", "-m", "mcp_manager.cli.demo_servers.stdio_server"]
+
+[servers.down]
+url = "http://127.0.0.1:9/mcp"
+connect = "lazy"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return folder_of("container")
+
+
+@pytest.fixture
+def fleet(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(folder / "fleet.toml", tmp_path))
+
+
+def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
+    with deployed_service(fleet) as service:
+        service.wait_ready()
+        assert service.text("calculator", "add", a=2, b=3) == "5"
+        # A tool's own failure has the form of a result, a server's refusal has not.
+        failed = service.call("calculator", "add", a="two", b=3)
+        assert (failed.status, failed.body["isError"]) == (422, True)
+        refused = service.call("calculator", "subtract", a=2, b=3)
+        assert (refused.status, refused.body["error"], refused.body["delivery"]) == (422, "RpcError", "answered")
+        assert service.call("nobody", "add").status == 404
+        assert service.ask("/servers/calculator/tools/add", [1, 2]).status == 400
+        assert service.ask("/servers/calculator/tools/add", {}, content_type="text/plain").status == 415
+
+        fleet.write_text(fleet.read_text(encoding="utf-8") + _ANOTHER, encoding="utf-8")
+        service.wait_ready(servers=3)
+        assert service.text("another", "echo", text="hello") == "hello"
+        # A server that is down is the business of its own callers.
+        unreachable = service.call("down", "add", a=2, b=3)
+        assert (unreachable.status, unreachable.body["delivery"]) == (503, "not_sent")
+        assert service.readiness() == 200
+
+        metrics = service.ask("/metrics")
+        assert metrics.headers["Content-Type"].startswith("text/plain")
+        assert 'mcp_requests_total{method="tools/call",server_id="calculator",status="success"} 1.0' in metrics.body
+        assert service.program.end(signal.SIGTERM) == 0
+
+
+def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path) -> None:
+    with deployed_service(fleet, LINGER_S="0.7") as service, ThreadPoolExecutor() as pool:
+        service.wait_ready()
+        # It ends after the service has stopped to accept calls.
+        under_way = pool.submit(service.text, "calculator", "sleep", seconds=1)
+        while 'mcp_active_connections{server_id="calculator"} 1.0' not in service.ask("/metrics").body:
+            pass
+        service.program.process.send_signal(signal.SIGTERM)
+        service.program.wait_for("stopping")
+        assert service.readiness() == 503
+        assert service.ask("/health/live").status == 200
+        late = service.call("calculator", "add", a=2, b=3)
+        assert (late.status, late.headers["Connection"]) == (200, "close")
+        assert under_way.result() == "slept 1 s"
+        assert service.program.process.wait(30) == 0
+
+
+def test_a_server_that_is_down_does_not_keep_the_others_from_serving(fleet: Path) -> None:
+    fleet.write_text(fleet.read_text(encoding="utf-8") + '[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n', "utf-8")
+    with deployed_service(fleet, START_S="0.5", LOG_FORMAT="json") as service:
+        service.wait_ready(servers=2)
+        [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
+        assert "down" in json.loads(warning)["message"]
+        assert service.text("calculator", "add", a=2, b=3) == "5"
+        assert service.program.end(signal.SIGINT) == 0
+
+
+# The image
+
+
+class Dockerfile:
+    """The instructions of a Dockerfile, by stage."""
+
+    def __init__(self, path: Path) -> None:
+        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+        self.stages: list[list[tuple[str, str]]] = []
+        for line in filter(str.strip, text.splitlines()):
+            name, _, value = line.partition(" ")
+            if name == "FROM":
+                self.stages.append([])
+            if self.stages:
+                self.stages[-1].append((name, re.sub(r"\s+", " ", value.strip())))
+
+    def all(self, name: str, stage: int = -1) -> list[str]:
+        return [value for each, value in self.stages[stage] if each == name]
+
+    def one(self, name: str) -> str:
+        [value] = self.all(name)
+        return value
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(part.split("=", 1) for line in self.all("ENV") for part in shlex.split(line))
+
+
+@pytest.fixture(scope="module")
+def dockerfile(folder: Path) -> Dockerfile:
+    return Dockerfile(folder / "Dockerfile")
+
+
+def admitted(path: str, rules: list[str]) -> bool:
+    """Whether a ``.dockerignore`` lets a file into the build: the last rule that fits decides."""
+    verdict = True
+    for rule in rules:
+        pattern = rule.removeprefix("!").removeprefix("**/")
+        parents = [path, *map(str, Path(path).parents)]
+        names = [Path(each).name for each in parents] if "**/" in rule else parents
+        if any(fnmatch.fnmatchcase(each, pattern) for each in names):
+            verdict = rule.startswith("!")
+    return verdict
+
+
+def test_the_build_gets_the_sources_and_nothing_else(dockerfile: Dockerfile, folder: Path) -> None:
+    lines = (folder / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    for line in dockerfile.all("COPY", 0):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            files = [source] if (ROOT / source).is_file() else [f"{source}/__init__.py", f"{source}/_core/router.pyx"]
+            assert all(admitted(each, rules) for each in files), files
+    for kept_out in (
+        ".git/config",
+        ".venv/pyvenv.cfg",
+        "tests/conftest.py",
+        "mcp_manager/_core/router.so",
+        "fleet.env",
+    ):
+        assert not admitted(kept_out, rules), kept_out
+
+
+def test_signals_reach_a_service_that_is_not_root(dockerfile: Dockerfile) -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dockerfile.one("USER"))
+    assert dockerfile.one("STOPSIGNAL") == "SIGTERM"
+    # Not a text, which a shell would run: it would get the signal.
+    assert json.loads(dockerfile.one("ENTRYPOINT")) == ["tini", "--"]
+    assert json.loads(dockerfile.one("CMD")) == ["python", "service.py"]
+    # Compilers stay in the stage before.
+    assert not re.search(r"gcc|-dev|build-essential|pip", " ".join(dockerfile.all("RUN")))
+
+
+def test_the_check_of_the_image_tells_a_service_that_runs_from_one_that_does_not(
+    dockerfile: Dockerfile, fleet: Path
+) -> None:
+    command = json.loads(dockerfile.one("HEALTHCHECK").partition("CMD ")[2])
+    assert command[0] == "python"
+    with deployed_service(fleet, **dockerfile.variables | {"PATH": environment()["PATH"]}) as service:
+        port = service.url.rpartition(":")[2]
+        check = [sys.executable, *command[1:]]
+        env = environment(PORT=port)
+        assert subprocess.run(check, env=env, capture_output=True, timeout=30, check=False).returncode == 0
+        assert service.program.end(signal.SIGTERM) == 0
+        assert subprocess.run(check, env=env, capture_output=True, timeout=30, check=False).returncode == 1
