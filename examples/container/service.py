@@ -7,6 +7,7 @@ The same program runs in a container, under systemd and in Kubernetes. All of it
     GET  /health/ready                      200 between the start and the end of the service, otherwise 503
     GET  /metrics                           for Prometheus
     POST /servers/{server}/tools/{tool}     calls a tool; its arguments are a JSON object
+                                            (X-Affinity-Key: calls with the same key stay together)
 
 SIGTERM and SIGINT end it: readiness turns 503, calls under way are finished, then the MCP servers are stopped. SIGHUP
 reads the file at once. It exits with 0 after a signal, and with 78 if the file is invalid at the start.
@@ -150,7 +151,9 @@ class Service:
         except ValueError:
             raise web.HTTPBadRequest(text="the body is no JSON\n") from None
         server, tool = request.match_info["server"], request.match_info["tool"]
-        result = await self.manager.call_tool(server, tool, arguments)
+        # Calls with the same key stay together, if the server's `balancing` says so.
+        key = request.headers.get("X-Affinity-Key")
+        result = await self.manager.call_tool(server, tool, arguments, key=key)
         body = result.to_json()
         return web.Response(body=body, status=422 if result.is_error else 200, content_type="application/json")
 

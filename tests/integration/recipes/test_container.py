@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.deployed_service import deployed_service
+from support.deployed_service import DeployedService, deployed_service
 from support.recipes import ROOT, environment, folder_of
 
+ENGINE_VARIABLE = "MCP_MANAGER_CONTAINER_ENGINE"
+"""Names a command that takes the arguments of docker; podman does, too."""
 BASE_VARIABLE = "MCP_MANAGER_BASE_IMAGE"
+"""Names an image to build on, in place of the one in the Dockerfile."""
 _ANOTHER = """
 [servers.another]
 command = "${PYTHON}"
@@ -29,14 +35,54 @@ connect = "lazy"
 """
 
 
+class Dockerfile:
+    """The instructions of a Dockerfile, by stage."""
+
+    def __init__(self, path: Path) -> None:
+        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+        self.stages: list[list[tuple[str, str]]] = []
+        for line in filter(str.strip, text.splitlines()):
+            name, _, value = line.partition(" ")
+            if name == "FROM":
+                self.stages.append([])
+            if self.stages:
+                self.stages[-1].append((name, re.sub(r"\s+", " ", value.strip())))
+
+    def all(self, name: str, stage: int = -1) -> list[str]:
+        return [value for each, value in self.stages[stage] if each == name]
+
+    def one(self, name: str) -> str:
+        [value] = self.all(name)
+        return value
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(part.split("=", 1) for line in self.all("ENV") for part in shlex.split(line))
+
+
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return folder_of("container")
 
 
+@pytest.fixture(scope="module")
+def dockerfile(folder: Path) -> Dockerfile:
+    return Dockerfile(folder / "Dockerfile")
+
+
 @pytest.fixture
 def fleet(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(folder / "fleet.toml", tmp_path))
+
+
+def check_of_the_image(dockerfile: Dockerfile, service: DeployedService) -> int:
+    """Run what ``HEALTHCHECK`` says; return its exit status."""
+    command = json.loads(dockerfile.one("HEALTHCHECK").partition("CMD ")[2])
+    assert command[0] == "python"
+    env = environment(PORT=service.url.rpartition(":")[2])
+    return subprocess.run(
+        [sys.executable, *command[1:]], env=env, capture_output=True, timeout=30, check=False
+    ).returncode
 
 
 def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
@@ -66,9 +112,11 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
         assert service.program.end(signal.SIGTERM) == 0
 
 
-def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path) -> None:
-    with deployed_service(fleet, LINGER_S="0.7") as service, ThreadPoolExecutor() as pool:
+def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
+    here = {"PATH": environment()["PATH"], "LINGER_S": "0.7"}
+    with deployed_service(fleet, **dockerfile.variables | here) as service, ThreadPoolExecutor() as pool:
         service.wait_ready()
+        assert check_of_the_image(dockerfile, service) == 0
         # It ends after the service has stopped to accept calls.
         under_way = pool.submit(service.text, "calculator", "sleep", seconds=1)
         while 'mcp_active_connections{server_id="calculator"} 1.0' not in service.ask("/metrics").body:
@@ -81,6 +129,7 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path) ->
         assert (late.status, late.headers["Connection"]) == (200, "close")
         assert under_way.result() == "slept 1 s"
         assert service.program.process.wait(30) == 0
+        assert check_of_the_image(dockerfile, service) == 1
 
 
 def test_a_server_that_is_down_does_not_keep_the_others_from_serving(fleet: Path) -> None:
@@ -94,36 +143,6 @@ def test_a_server_that_is_down_does_not_keep_the_others_from_serving(fleet: Path
 
 
 # The image
-
-
-class Dockerfile:
-    """The instructions of a Dockerfile, by stage."""
-
-    def __init__(self, path: Path) -> None:
-        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
-        self.stages: list[list[tuple[str, str]]] = []
-        for line in filter(str.strip, text.splitlines()):
-            name, _, value = line.partition(" ")
-            if name == "FROM":
-                self.stages.append([])
-            if self.stages:
-                self.stages[-1].append((name, re.sub(r"\s+", " ", value.strip())))
-
-    def all(self, name: str, stage: int = -1) -> list[str]:
-        return [value for each, value in self.stages[stage] if each == name]
-
-    def one(self, name: str) -> str:
-        [value] = self.all(name)
-        return value
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return dict(part.split("=", 1) for line in self.all("ENV") for part in shlex.split(line))
-
-
-@pytest.fixture(scope="module")
-def dockerfile(folder: Path) -> Dockerfile:
-    return Dockerfile(folder / "Dockerfile")
 
 
 def admitted(path: str, rules: list[str]) -> bool:
@@ -166,15 +185,42 @@ def test_signals_reach_a_service_that_is_not_root(dockerfile: Dockerfile) -> Non
     assert not re.search(r"gcc|-dev|build-essential|pip", " ".join(dockerfile.all("RUN")))
 
 
-def test_the_check_of_the_image_tells_a_service_that_runs_from_one_that_does_not(
-    dockerfile: Dockerfile, fleet: Path
-) -> None:
-    command = json.loads(dockerfile.one("HEALTHCHECK").partition("CMD ")[2])
-    assert command[0] == "python"
-    with deployed_service(fleet, **dockerfile.variables | {"PATH": environment()["PATH"]}) as service:
-        port = service.url.rpartition(":")[2]
-        check = [sys.executable, *command[1:]]
-        env = environment(PORT=port)
-        assert subprocess.run(check, env=env, capture_output=True, timeout=30, check=False).returncode == 0
-        assert service.program.end(signal.SIGTERM) == 0
-        assert subprocess.run(check, env=env, capture_output=True, timeout=30, check=False).returncode == 1
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_image_can_be_built_runs_without_rights_and_ends_in_order(dockerfile: Dockerfile) -> None:
+    engine = os.environ.get(ENGINE_VARIABLE)
+    if engine is None:
+        pytest.skip(f"{ENGINE_VARIABLE} names no docker or podman; the build takes minutes and downloads packages")
+
+    def do(*arguments: str) -> str:
+        done = subprocess.run([engine, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
+        assert done.returncode == 0, f"{arguments}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    name = f"mcp-service-test-{os.getpid()}"
+    base = [f"--build-arg=BASE={os.environ[BASE_VARIABLE]}"] if BASE_VARIABLE in os.environ else []
+    do("build", "--file", "examples/container/Dockerfile", *base, "--tag", name, ".")
+    restrictions = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    try:
+        do("run", "--detach", "--name", name, "--network=none", *restrictions, name)
+        try:
+            script = (
+                "import sys, urllib.request as client; print(client.urlopen(sys.argv[1], timeout=5).read().decode())"
+            )
+            url = "http://127.0.0.1:8080/health/ready"
+            for _ in range(100):
+                with contextlib.suppress(AssertionError):
+                    ready = do("exec", name, "python", "-c", script, url)
+                    break
+                time.sleep(0.2)
+            assert json.loads(ready) == {"state": "ready", "servers": 1, "unhealthy": 0}
+            do("exec", name, *json.loads(dockerfile.one("HEALTHCHECK").partition("CMD ")[2]))
+            assert do("exec", name, "id", "-u") == "10001"
+            left = "import shutil; print(*map(shutil.which, ['gcc', 'cc', 'c++', 'make']))"
+            assert do("exec", name, "python", "-c", left) == "None None None None"
+            do("stop", "--time", "45", name)
+            assert do("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
+        finally:
+            do("rm", "--force", name)
+    finally:
+        do("rmi", name)

@@ -180,18 +180,6 @@ def test_it_is_not_ready_before_its_servers_are(folder: Path, systemd: Systemd, 
         assert program.end(signal.SIGTERM) == 0
 
 
-def test_a_blocked_loop_feeds_no_watchdog(folder: Path, systemd: Systemd, fleet: Path) -> None:
-    with started(folder, systemd, fleet, WATCHDOG_USEC="100000") as program:
-        assert systemd.next()[0] == "READY=1"
-        assert systemd.next(but="")[0] == "WATCHDOG=1"
-        program.process.send_signal(signal.SIGSTOP)
-        while not systemd.is_silent():
-            pass
-        program.process.send_signal(signal.SIGCONT)
-        assert systemd.next(but="")[0] == "WATCHDOG=1"
-        assert program.end(signal.SIGTERM) == 0
-
-
 def test_an_invalid_file_ends_it_with_the_status_that_is_not_restarted(
     folder: Path, systemd: Systemd, fleet: Path
 ) -> None:
