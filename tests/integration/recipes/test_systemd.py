@@ -99,6 +99,12 @@ def started(folder: Path, systemd: Systemd, fleet: Path, **more: str) -> context
     return service_program(fleet, **variables(folder), NOTIFY_SOCKET=str(systemd.path), **more)
 
 
+def reload(folder: Path, program: Program) -> None:
+    """Do what ``ExecReload`` says."""
+    command = [part.replace("$MAINPID", str(program.process.pid)) for part in shlex.split(Unit(folder)["ExecReload"])]
+    subprocess.run(command, timeout=30, check=True)
+
+
 @pytest.fixture
 def fleet(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(folder / "fleet.toml", tmp_path))
@@ -143,13 +149,13 @@ def test_the_program_tells_systemd_what_it_does(folder: Path, systemd: Systemd, 
         assert systemd.next(but="") == ["WATCHDOG=1", "STATUS=1 of 1 servers serve"]
 
         fleet.write_text(fleet.read_text(encoding="utf-8") + _ANOTHER, encoding="utf-8")
-        program.process.send_signal(signal.SIGHUP)
+        reload(folder, program)
         [reloading, moment] = systemd.next()
         assert reloading == "RELOADING=1" and re.fullmatch(r"MONOTONIC_USEC=\d+", moment)
         assert systemd.next() == ["READY=1", "STATUS=2 of 2 servers serve"]
 
         fleet.write_text("[servers.calculator]\n", encoding="utf-8")
-        program.process.send_signal(signal.SIGHUP)
+        reload(folder, program)
         assert systemd.next()[0] == "RELOADING=1"
         assert systemd.next() == ["READY=1", "STATUS=2 of 2 servers serve"]
         program.wait_for("the fleet stays as it is: .*calculator.*url")
