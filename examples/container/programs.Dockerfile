@@ -1,4 +1,5 @@
-# The service with MCP servers that are programs, installed in fixed versions from npm and PyPI. In the root of a checkout:
+# The service with MCP servers that are programs, installed in fixed versions from npm and PyPI. In the root of a
+# checkout:
 #
 #     docker build -f examples/container/programs.Dockerfile -t mcp-service-programs examples/container
 #
