@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -19,8 +18,6 @@ from support.recipes import EXAMPLES, Program, environment, running
 __all__ = ["Answer", "DeployedService", "deployed_service", "service_program"]
 
 _WAIT_S: Final = 30.0
-# Never through a proxy that the environment names.
-_CLIENT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Answer(NamedTuple):
@@ -34,20 +31,18 @@ class Answer(NamedTuple):
 class DeployedService:
     """A service that runs, and its address."""
 
-    def __init__(self, program: Program, url: str) -> None:
+    def __init__(self, program: Program, address: str) -> None:
         self.program = program
-        self.url = url
+        self.address = address
 
     def ask(self, path: str, arguments: object = None, *, content_type: str = "application/json") -> Answer:
-        """GET a path, or POST ``arguments`` to it."""
+        """GET a path, or POST ``arguments`` to it, without asking for the end of the connection."""
         data = None if arguments is None else json.dumps(arguments).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type})
-        try:
-            with _CLIENT.open(request, timeout=_WAIT_S) as response:
-                return Answer(response.status, response.headers, _decoded(response.read()))
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return Answer(refused.code, refused.headers, _decoded(refused.read()))
+        connection = http.client.HTTPConnection(self.address, timeout=_WAIT_S)
+        with contextlib.closing(connection):
+            connection.request("GET" if data is None else "POST", path, data, {"Content-Type": content_type})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, _decoded(response.read()))
 
     def call(self, server: str, tool: str, **arguments: object) -> Answer:
         """Call a tool."""
@@ -87,7 +82,7 @@ def deployed_service(fleet: Path, **variables: str) -> Iterator[DeployedService]
     """Run the service as :func:`service_program` does, and wait until it listens."""
     with service_program(fleet, **variables) as program:
         port = program.wait_for(r"listening on 127\.0\.0\.1 port (\d+)")[1]
-        yield DeployedService(program, f"http://127.0.0.1:{port}")
+        yield DeployedService(program, f"127.0.0.1:{port}")
 
 
 def _decoded(body: bytes) -> Any:

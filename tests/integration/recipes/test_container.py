@@ -79,7 +79,7 @@ def check_of_the_image(dockerfile: Dockerfile, service: DeployedService) -> int:
     """Run what ``HEALTHCHECK`` says; return its exit status."""
     command = json.loads(dockerfile.one("HEALTHCHECK").partition("CMD ")[2])
     assert command[0] == "python"
-    env = environment(PORT=service.url.rpartition(":")[2])
+    env = environment(PORT=service.address.rpartition(":")[2])
     return subprocess.run(
         [sys.executable, *command[1:]], env=env, capture_output=True, timeout=30, check=False
     ).returncode
