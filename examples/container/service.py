@@ -10,7 +10,7 @@ The same program runs in a container, under systemd and in Kubernetes. All of it
                                             (X-Affinity-Key: calls with the same key stay together)
 
 SIGTERM and SIGINT end it: readiness turns 503, calls under way are finished, then the MCP servers are stopped. SIGHUP
-reads the file at once. It exits with 0 after a signal, and with 78 if the file is invalid at the start.
+reads the file at once. It exits with 0 after a signal, and with 78 if the file or a variable is invalid at the start.
 """
 
 from __future__ import annotations
@@ -92,13 +92,21 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
         """Read the settings; raise ``ValueError`` for one that is no number."""
+
+        def number(name: str, default: float) -> float:
+            text = environment.get(name)
+            try:
+                return float(text) if text else default
+            except ValueError:
+                raise ValueError(f"{name} is no number: {text}") from None
+
         return cls(
             fleet=Path(environment.get("FLEET") or Path(__file__).with_name("fleet.toml")),
             host=environment.get("HOST") or cls.host,
-            port=int(environment.get("PORT") or cls.port),
-            start_s=float(environment.get("START_S") or cls.start_s),
-            linger_s=float(environment.get("LINGER_S") or cls.linger_s),
-            drain_s=float(environment.get("DRAIN_S") or cls.drain_s),
+            port=int(number("PORT", cls.port)),
+            start_s=number("START_S", cls.start_s),
+            linger_s=number("LINGER_S", cls.linger_s),
+            drain_s=number("DRAIN_S", cls.drain_s),
             log_format=environment.get("LOG_FORMAT") or cls.log_format,
         )
 
@@ -280,11 +288,12 @@ def configure_logging(log_format: str) -> None:
 
 def main() -> int:
     """Run the service; return its exit status."""
-    settings = Settings.from_environment(os.environ)
-    configure_logging(settings.log_format)
     try:
+        settings = Settings.from_environment(os.environ)
+        configure_logging(settings.log_format)
         manager = McpManager.from_file(settings.fleet)
-    except ConfigError as error:
+    # ConfigError is one, too.
+    except ValueError as error:
         LOG.critical("%s", error)
         return EXIT_CONFIG
     asyncio.run(serve(manager, settings))

@@ -218,7 +218,7 @@ def test_the_image_can_be_built_runs_without_rights_and_ends_in_order(dockerfile
             assert do("exec", name, "id", "-u") == "10001"
             left = "import shutil; print(*map(shutil.which, ['gcc', 'cc', 'c++', 'make']))"
             assert do("exec", name, "python", "-c", left) == "None None None None"
-            do("stop", "--time", "45", name)
+            do("stop", "-t", "45", name)
             assert do("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
         finally:
             do("rm", "--force", name)
