@@ -113,9 +113,13 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
 
 
 def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
-    here = {"PATH": environment()["PATH"], "LINGER_S": "0.7"}
+    # A server that is down does not keep the others from serving.
+    fleet.write_text(fleet.read_text(encoding="utf-8") + '[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n', "utf-8")
+    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "0.7"}
     with deployed_service(fleet, **dockerfile.variables | here) as service, ThreadPoolExecutor() as pool:
-        service.wait_ready()
+        service.wait_ready(servers=2)
+        [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
+        assert "'down' is Unhealthy" in json.loads(warning)["message"]
         assert check_of_the_image(dockerfile, service) == 0
         # It ends after the service has stopped to accept calls.
         under_way = pool.submit(service.text, "calculator", "sleep", seconds=1)
@@ -130,16 +134,6 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, do
         assert under_way.result() == "slept 1 s"
         assert service.program.process.wait(30) == 0
         assert check_of_the_image(dockerfile, service) == 1
-
-
-def test_a_server_that_is_down_does_not_keep_the_others_from_serving(fleet: Path) -> None:
-    fleet.write_text(fleet.read_text(encoding="utf-8") + '[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n', "utf-8")
-    with deployed_service(fleet, START_S="0.5", LOG_FORMAT="json") as service:
-        service.wait_ready(servers=2)
-        [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
-        assert "down" in json.loads(warning)["message"]
-        assert service.text("calculator", "add", a=2, b=3) == "5"
-        assert service.program.end(signal.SIGINT) == 0
 
 
 # The image
