@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fnmatch
 import json
@@ -19,6 +20,9 @@ from pathlib import Path
 import pytest
 from support.deployed_service import DeployedService, deployed_service
 from support.recipes import ROOT, environment, folder_of
+
+from mcp_manager.testing import Hold
+from mcp_manager.testing.scripted import ScriptedServer
 
 ENGINE_VARIABLE = "MCP_MANAGER_CONTAINER_ENGINE"
 """Names a command that takes the arguments of docker; podman does, too."""
@@ -113,27 +117,35 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
 
 
 def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
-    # A server that is down does not keep the others from serving.
-    fleet.write_text(fleet.read_text(encoding="utf-8") + '[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n', "utf-8")
-    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "0.7"}
-    with deployed_service(fleet, **dockerfile.variables | here) as service, ThreadPoolExecutor() as pool:
-        service.wait_ready(servers=2)
-        [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
-        assert "'down' is Unhealthy" in json.loads(warning)["message"]
-        assert check_of_the_image(dockerfile, service) == 0
-        # It ends after the service has stopped to accept calls.
-        under_way = pool.submit(service.text, "calculator", "sleep", seconds=1)
-        while 'mcp_active_connections{server_id="calculator"} 1.0' not in service.ask("/metrics").body:
-            pass
-        service.program.process.send_signal(signal.SIGTERM)
-        service.program.wait_for("stopping")
-        assert service.readiness() == 503
-        assert service.ask("/health/live").status == 200
-        late = service.call("calculator", "add", a=2, b=3)
-        assert (late.status, late.headers["Connection"]) == (200, "close")
-        assert under_way.result() == "slept 1 s"
-        assert service.program.process.wait(30) == 0
-        assert check_of_the_image(dockerfile, service) == 1
+    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "1"}
+    with ScriptedServer() as server, ThreadPoolExecutor() as pool:
+        # A server that is down does not keep the others from serving.
+        servers = f'[servers.held]\nurl = "{server.url}"\n[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n'
+        fleet.write_text(fleet.read_text(encoding="utf-8") + servers, encoding="utf-8")
+        with deployed_service(fleet, **dockerfile.variables | here) as service:
+            service.wait_ready(servers=3)
+            [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
+            assert "'down' is Unhealthy" in json.loads(warning)["message"]
+            assert check_of_the_image(dockerfile, service) == 0
+
+            hold = Hold()
+            server.script("tools/call", hold)
+            under_way = pool.submit(service.text, "held", "echo", text="at last")
+            asyncio.run(server.wait_for("tools/call"))
+            service.program.process.send_signal(signal.SIGTERM)
+            service.program.wait_for("stopping")
+            assert service.readiness() == 503
+            assert service.ask("/health/live").status == 200
+            late = service.call("calculator", "add", a=2, b=3)
+            assert (late.status, late.headers["Connection"]) == (200, "close")
+            with contextlib.suppress(ConnectionError):
+                while service.readiness() == 503:
+                    time.sleep(0.02)
+            assert not under_way.done()
+            hold.release()
+            assert under_way.result() == "at last"
+            assert service.program.process.wait(30) == 0
+            assert check_of_the_image(dockerfile, service) == 1
 
 
 # The image
