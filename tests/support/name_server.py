@@ -30,9 +30,14 @@ class NameServer(Watched):
     does not exist. ``ttl`` is the TTL of all answers. If ``rcode`` is set, it answers every query. Queries for a kind
     in ``silent`` (``*``: any kind) get no answer. With ``is_truncating``, answers over UDP are truncated, so that
     clients use TCP. ``asked`` are the queries so far.
+
+    Parameters
+    ----------
+    port
+        The port to listen on; 0 for any free one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         super().__init__()
         self.records: dict[tuple[str, str], list[str]] = {}
         self.ttl = 0
@@ -40,7 +45,7 @@ class NameServer(Watched):
         self.silent: set[str] = set()
         self.is_truncating = False
         self.asked: list[tuple[str, str, str]] = []
-        self.port = 0
+        self.port = port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._udp: asyncio.DatagramTransport | None = None
@@ -102,8 +107,9 @@ class NameServer(Watched):
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         # A port that is free for TCP may be taken for UDP.
+        wanted = self.port
         while True:
-            listener = socket.create_server(("127.0.0.1", 0))
+            listener = socket.create_server(("127.0.0.1", wanted))
             self.port = listener.getsockname()[1]
             try:
                 self._udp, _ = await loop.create_datagram_endpoint(
@@ -111,6 +117,8 @@ class NameServer(Watched):
                 )
             except OSError:
                 listener.close()
+                if wanted:
+                    raise
                 continue
             self._tcp = await loop.create_server(lambda: _Stream(self), sock=listener)
             return

@@ -1,0 +1,39 @@
+"""Deploy servers by short names and print what was asked, on a machine whose DNS server is 127.0.0.1.
+
+Run it in a network of its own, whose ``resolv.conf`` has a search list as in Kubernetes: it listens on port 53. The
+arguments are the kind of discovery and the host, with a dot at its end if the name is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from support.name_server import NameServer
+
+from mcp_manager import McpManager
+from mcp_manager.config import DiscoveryConfig
+from mcp_manager.testing.scripted import ScriptedServer
+
+_ZONE = "shop.svc.cluster.local"
+
+
+async def main(names_and_kinds: list[str]) -> None:
+    """Print a JSON object for each host."""
+    with NameServer(port=53) as names, ScriptedServer() as server:
+        names.records[f"search.{_ZONE}", "A"] = names.records[f"pod-1.search.{_ZONE}", "A"] = ["127.0.0.1"]
+        names.records[f"search.{_ZONE}", "AAAA"] = []
+        names.records[f"_mcp._tcp.search.{_ZONE}", "SRV"] = [f"0 50 {server.port} pod-1.search.{_ZONE}."]
+        async with McpManager() as manager:
+            for number, each in enumerate(names_and_kinds):
+                kind, host = each.split("=")
+                names.asked.clear()
+                discovery = DiscoveryConfig(kind="srv" if kind == "srv" else "dns")
+                await manager.deploy(str(number), url=f"http://{host}:{server.port}/mcp", discovery=discovery)
+                await manager.ping(str(number), timeout=10)
+                print(json.dumps([name for name, record, _ in names.asked if record != "AAAA"]))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
