@@ -8,8 +8,10 @@ from jobs.tasks import add, ask_a_server_that_is_gone, post
 
 def main() -> None:
     """Send three tasks."""
-    print("add:", add.delay(2, 3).get(timeout=30, interval=0.1))
-    print("post:", post.delay("hello").get(timeout=30, interval=0.1))
+    total: float = add.delay(2, 3).get(timeout=30, interval=0.1)
+    print("add:", total)
+    posted: str = post.delay("hello").get(timeout=30, interval=0.1)
+    print("post:", posted)
     try:
         ask_a_server_that_is_gone.delay().get(timeout=30, interval=0.1)
     except ToolCallFailed as error:

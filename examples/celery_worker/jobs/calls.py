@@ -16,7 +16,7 @@ from mcp_manager import CallError, McpManagerError
 T = TypeVar("T")
 
 
-class ToolTask(Task):
+class ToolTask(Task[..., Any]):
     """A task that calls tools.
 
     The manager itself repeats a call within its deadline. A task repeats it later, over minutes: while a server is away or

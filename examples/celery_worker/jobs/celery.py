@@ -15,6 +15,7 @@ FOLDER: Final = Path(os.environ.get("JOBS_FOLDER", str(Path(tempfile.gettempdir(
 app = Celery("jobs", include=["jobs.fleet", "jobs.tasks"])
 app.conf.update(
     task_serializer="json",
+    result_backend=os.environ.get("CELERY_RESULT_BACKEND", f"file://{FOLDER / 'results'}"),
     result_serializer="json",
     accept_content=["json"],
     task_track_started=True,
@@ -34,7 +35,7 @@ if "CELERY_BROKER_URL" not in os.environ:
     for name in ("queue", "control", "results"):
         (FOLDER / name).mkdir(parents=True, exist_ok=True)
     app.conf.update(
-        broker_url="filesystem://",
+        broker_url="filesystem://localhost",
         broker_transport_options={
             "data_folder_in": str(FOLDER / "queue"),
             "data_folder_out": str(FOLDER / "queue"),
@@ -42,4 +43,3 @@ if "CELERY_BROKER_URL" not in os.environ:
             "polling_interval": 0.1,
         },
     )
-app.conf.result_backend = os.environ.get("CELERY_RESULT_BACKEND", f"file://{FOLDER / 'results'}")

@@ -35,7 +35,7 @@ class CalculatorTests(SimpleTestCase):
 
     def test_a_parameter_that_is_no_number_is_not_sent(self) -> None:
         """The form refuses it."""
-        self.assertEqual(self.client.get("/add", {"a": "two", "b": 3}).status_code, 400)
+        self.assertEqual(self.client.get("/add", {"a": "two", "b": "3"}).status_code, 400)
         self.server.ledger.assert_not_executed("add")
 
     def test_a_connection_that_breaks_after_the_request(self) -> None:

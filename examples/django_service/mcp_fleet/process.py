@@ -32,7 +32,8 @@ def manager() -> PyMcpManager:
 
 async def manager_async() -> PyMcpManager:
     """Return the manager of this process; a start does not block the event loop of the caller."""
-    return _manager or await asyncio.to_thread(manager)
+    started = _manager
+    return started if started is not None else await asyncio.to_thread(manager)
 
 
 def stop() -> None:

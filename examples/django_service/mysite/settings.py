@@ -9,13 +9,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY", "")
-# Debugging ends where there is a real key, unless somebody asks for it.
-DEBUG = os.environ.get("DJANGO_DEBUG", "0" if SECRET_KEY else "1") == "1"
-if not SECRET_KEY:
-    if not DEBUG:
-        raise ImproperlyConfigured("Set DJANGO_SECRET_KEY: without DEBUG, there is no default")
-    SECRET_KEY = "insecure, for development alone"
+_SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY")
+# Where there is a real key, debugging is off, unless somebody asks for it.
+DEBUG = os.environ.get("DJANGO_DEBUG", "0" if _SECRET_KEY else "1") == "1"
+if not _SECRET_KEY and not DEBUG:
+    raise ImproperlyConfigured("Set DJANGO_SECRET_KEY: without DEBUG, there is no default")
+SECRET_KEY = _SECRET_KEY or "insecure, for development alone"
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost 127.0.0.1").split()
 
 INSTALLED_APPS = ["mcp_fleet", "calculator"]
