@@ -26,6 +26,8 @@ app.conf.update(
     # The last resorts; deadlines of calls are shorter. The hard limit kills the child, and its MCP programs with it.
     task_soft_time_limit=60,
     task_time_limit=90,
+    # A child that is killed has nothing more to say.
+    worker_lost_wait=1.0,
     broker_connection_retry_on_startup=True,
     result_expires=3600,
 )

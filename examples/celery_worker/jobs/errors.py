@@ -5,7 +5,7 @@ from __future__ import annotations
 from mcp_manager import Delivery, McpManagerError
 
 
-class ToolCallFailed(Exception):  # noqa: N818 - as Celery names what happened to a task
+class ToolCallFailed(Exception):
     """A call of a tool failed, and the task does not try it again.
 
     All that it says is in ``args``, as plain data: with the serializer ``json``, Celery's result backends keep the class

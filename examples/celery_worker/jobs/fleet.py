@@ -38,7 +38,7 @@ def stop() -> None:
 
 @worker_process_init.connect
 def _start_in_child(**_: object) -> None:
-    # Before the first task of the child. The pools `threads` and `gevent` do not send this: there, the first task does it.
+    # Before the first task of the child. The pool `threads` does not send this: there, the first task starts the manager.
     manager()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from io import StringIO
 
+import mcp_fleet
 from django.core.management import call_command
 from django.core.management.base import CommandError, SystemCheckError
 from django.test import SimpleTestCase, override_settings
 
-import mcp_fleet
 from mcp_manager.testing import Faults, FaultyServer, Tool
 
 

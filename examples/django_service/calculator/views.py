@@ -8,7 +8,6 @@ from typing import Final
 from django import forms
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
-
 from mcp_fleet import manager, manager_async
 
 DEADLINE_S: Final = 5.0

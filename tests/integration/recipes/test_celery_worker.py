@@ -17,6 +17,8 @@ from support.recipes import Program, environment, folder_of, run, running
 from mcp_manager.testing import Faults, FaultyServer, Tool
 from mcp_manager.testing.faults import Hold
 
+pytestmark = pytest.mark.allow_leaks("descriptors", "children", reason="they belong to fixtures of the module")
+
 FOLDER = folder_of("celery_worker")
 OPTIONS = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
 PROGRAM = "mcp_manager.cli.demo_servers.stdio_server"
@@ -47,7 +49,9 @@ class Jobs:
         self.server = server
         self.env = env
         queue, control, results = (f"{env['JOBS_FOLDER']}/{name}" for name in ("queue", "control", "results"))
-        self._client = Celery("client", broker="filesystem://localhost", backend=f"file://{results}", set_as_current=False)
+        self._client = Celery(
+            "client", broker="filesystem://localhost", backend=f"file://{results}", set_as_current=False
+        )
         options = {"data_folder_in": queue, "data_folder_out": queue, "control_folder": control}
         self._client.conf.broker_transport_options = options
 
@@ -75,7 +79,9 @@ class Jobs:
 
     def children(self) -> list[psutil.Process]:
         """Return the children of the pool."""
-        return [each for each in psutil.Process(self.worker.process.pid).children() if PROGRAM not in each.cmdline()]
+        return [
+            each for each in psutil.Process(self.worker.process.pid).children() if each.cmdline()[-1:] == [OPTIONS[-1]]
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,9 @@ def env_of(server: FaultyServer, folder: Path) -> dict[str, str]:
     fleet.write_text(FLEET % server.url, encoding="utf-8")
     # Celery warns of the user root, and of nothing else.
     return environment(
-        JOBS_FOLDER=str(folder), JOBS_FLEET=str(fleet), PYTHONWARNINGS="error,ignore:You're running the worker:UserWarning"
+        JOBS_FOLDER=str(folder),
+        JOBS_FLEET=str(fleet),
+        PYTHONWARNINGS="error,ignore:You're running the worker:UserWarning",
     )
 
 
@@ -181,3 +189,19 @@ def test_a_warm_shutdown_lets_the_task_under_way_end(jobs: Jobs) -> None:
     hold.release()
     assert jobs.outcome(sent) == "hello"
     assert jobs.worker.process.wait(60) == 0
+
+
+def test_a_child_that_is_replaced_leaves_no_program(server: FaultyServer, tmp_path: Path) -> None:
+    env = env_of(server, tmp_path)
+    command = ("celery", "-A", "jobs", "worker", "-c", "1", "--max-tasks-per-child", "1", *OPTIONS)
+    # Its end is that of a main process that is killed: its child and the programs end with it.
+    with running(*command, folder=FOLDER, env=env) as worker:
+        worker.wait_for(r"ForkPoolWorker-1\] server 'local' is Healthy")
+        jobs = Jobs(worker, server, env)
+        (child,) = jobs.children()
+        (program,) = programs_of(child)
+        assert jobs.outcome(jobs.send("add", 2, 3)) == 5
+        psutil.wait_procs([child, program], 20)
+        assert not child.is_running()
+        assert not program.is_running()
+        worker.wait_for(r"ForkPoolWorker-2\] server 'local' is Healthy")

@@ -17,6 +17,8 @@ import psutil
 import pytest
 from support.recipes import Program, environment, folder_of, run, running
 
+pytestmark = pytest.mark.allow_leaks("descriptors", "children", reason="they belong to fixtures of the module")
+
 FOLDER = folder_of("django_service")
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 PROGRAM = "mcp_manager.cli.demo_servers.stdio_server"
@@ -31,7 +33,8 @@ class Answer(NamedTuple):
 class Service:
     """A service that runs, seen by its clients."""
 
-    def __init__(self, program: Program, port: str) -> None:
+    def __init__(self, kind: str, program: Program, port: str) -> None:
+        self.kind = kind
         self.program = program
         self._url = f"http://127.0.0.1:{port}"
 
@@ -50,26 +53,26 @@ class Service:
         return [each for each in self.processes() if PROGRAM in each.cmdline()]
 
 
-def serving(command: tuple[str, ...], line: str, **variables: str) -> Iterator[Service]:
-    with running(*command, folder=FOLDER, env=environment(**variables)) as program:
-        yield Service(program, program.wait_for(line)[1])
+SERVERS = {
+    "gunicorn": (
+        ("gunicorn", "--workers", "2", "--bind", "127.0.0.1:0", "--no-control-socket", "mysite.wsgi"),
+        r"Listening at: http://127\.0\.0\.1:(\d+)",
+    ),
+    "uvicorn": (("uvicorn", "--port", "0", "mysite.asgi:application"), r"running on http://127\.0\.0\.1:(\d+)"),
+    "runserver": ((*MANAGE, "runserver", "127.0.0.1:0", "--noreload"), r"server at http://127\.0\.0\.1:(\d+)"),
+}
+GUNICORN = pytest.mark.parametrize("service", ["gunicorn"], indirect=True)
+UVICORN = pytest.mark.parametrize("service", ["uvicorn"], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def gunicorn() -> Iterator[Service]:
-    command = ("gunicorn", "--workers", "2", "--bind", "127.0.0.1:0", "--no-control-socket", "mysite.wsgi")
-    for service in serving(command, r"Listening at: http://127\.0\.0\.1:(\d+)", DJANGO_SECRET_KEY="of the test"):
-        for _ in range(2):
-            service.program.wait_for("'calculator' is Healthy")
-        yield service
+@pytest.fixture(scope="module", params=["gunicorn", "uvicorn"])
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    command, line = SERVERS[request.param]
+    with running(*command, folder=FOLDER, env=environment(DJANGO_SECRET_KEY="of the test")) as program:
+        port = program.wait_for(line)[1]
+        yield Service(request.param, program, port)
 
 
-@pytest.fixture(scope="module")
-def uvicorn() -> Iterator[Service]:
-    yield from serving(("uvicorn", "--port", "0", "mysite.asgi:application"), r"running on http://127\.0\.0\.1:(\d+)")
-
-
-@pytest.mark.parametrize("server", ["gunicorn", "uvicorn"])
 @pytest.mark.parametrize(
     ("path", "answer"),
     [
@@ -79,47 +82,50 @@ def uvicorn() -> Iterator[Service]:
         ("/ready", (200, {"is_ready": True, "missing": []})),
     ],
 )
-def test_an_answer(request: pytest.FixtureRequest, server: str, path: str, answer: tuple[int, Any]) -> None:
-    service: Service = request.getfixturevalue(server)
+def test_an_answer(service: Service, path: str, answer: tuple[int, Any]) -> None:
     assert service.get(path) == answer
     assert f"{path}'\n{json.dumps(answer[1])}" in README
 
 
-def test_a_view_of_the_fleet_is_an_answer_as_it_is(gunicorn: Service) -> None:
-    status, body = gunicorn.get("/servers")
+def test_a_view_of_the_fleet_is_an_answer_as_it_is(service: Service) -> None:
+    status, body = service.get("/servers")
     assert (status, body["health"]["healthy_servers"]) == (200, 1)
     assert [(each["id"], each["state"]) for each in body["servers"]] == [("calculator", "Healthy")]
 
 
-def test_each_worker_of_gunicorn_has_a_fleet_and_the_master_has_none(gunicorn: Service) -> None:
-    master = gunicorn.program.process.pid
-    workers = {each.pid for each in gunicorn.processes() if each.ppid() == master}
+@GUNICORN
+def test_each_worker_of_gunicorn_has_a_fleet_and_the_master_has_none(service: Service) -> None:
+    master = service.program.process.pid
+    # A worker answers only when its fleet is up; both have to before they can be compared.
+    while len(service.programs()) < 2:
+        service.get("/ready")
+    workers = {each.pid for each in service.processes() if each.ppid() == master}
     assert len(workers) == 2
-    assert {each.ppid() for each in gunicorn.programs()} == workers
+    assert {each.ppid() for each in service.programs()} == workers
 
 
-def test_the_event_loop_serves_others_while_a_view_awaits_a_tool(uvicorn: Service) -> None:
+@UVICORN
+def test_the_event_loop_serves_others_while_a_view_awaits_a_tool(service: Service) -> None:
     answers: list[Answer] = []
-    waiting = threading.Thread(target=lambda: answers.append(uvicorn.get("/wait?seconds=60&deadline=2")))
+    waiting = threading.Thread(target=lambda: answers.append(service.get("/wait?seconds=60&deadline=2")))
     waiting.start()
-    assert uvicorn.get("/async/add?a=2&b=3").status == 200
+    assert service.get("/async/add?a=2&b=3").status == 200
     assert answers == []
     waiting.join()
     assert answers[0].status == 504
 
 
-def test_a_killed_worker_of_gunicorn_takes_its_programs_with_it_and_is_replaced(gunicorn: Service) -> None:
-    program = gunicorn.programs()[0]
+@GUNICORN
+def test_a_killed_worker_of_gunicorn_takes_its_programs_with_it_and_is_replaced(service: Service) -> None:
+    program = service.programs()[0]
     os.kill(program.ppid(), signal.SIGKILL)
     psutil.wait_procs([program], 10)
     assert not program.is_running()
-    gunicorn.program.wait_for("was sent SIGKILL")
-    assert gunicorn.get("/add?a=2&b=3") == (200, {"sum": 5.0})
+    service.program.wait_for("was sent SIGKILL")
+    assert service.get("/add?a=2&b=3") == (200, {"sum": 5.0})
 
 
-@pytest.mark.parametrize(("server", "line"), [("gunicorn", "Handling signal: term"), ("uvicorn", "Shutting down")])
-def test_sigterm_lets_a_request_end(request: pytest.FixtureRequest, server: str, line: str) -> None:
-    service: Service = request.getfixturevalue(server)
+def test_sigterm_lets_a_request_end(service: Service) -> None:
     answers: list[Answer] = []
     before = sum(each.num_ctx_switches().voluntary for each in service.programs())
     waiting = threading.Thread(target=lambda: answers.append(service.get("/wait?seconds=1")))
@@ -128,21 +134,20 @@ def test_sigterm_lets_a_request_end(request: pytest.FixtureRequest, server: str,
     while sum(each.num_ctx_switches().voluntary for each in service.programs()) == before:
         waiting.join(0.01)
     service.program.process.send_signal(signal.SIGTERM)
-    service.program.wait_for(line)
+    service.program.wait_for("Handling signal: term|Shutting down")
     waiting.join()
     assert answers == [(200, {"answer": "slept 1 s"})]
     # uvicorn ends as the signal would have ended it.
-    assert service.program.process.wait(60) == {"gunicorn": 0, "uvicorn": -signal.SIGTERM}[server]
+    assert service.program.process.wait(60) == (0 if service.kind == "gunicorn" else -signal.SIGTERM)
     assert "Traceback" not in service.program.output
 
 
-def test_the_development_server_starts_the_fleet_with_the_first_request() -> None:
-    command = (*MANAGE, "runserver", "127.0.0.1:0", "--noreload")
-    for service in serving(command, r"server at http://127\.0\.0\.1:(\d+)"):
-        assert service.programs() == []
-        assert service.get("/add?a=2&b=3").status == 200
-        assert len(service.programs()) == 1
-        assert service.program.end(signal.SIGINT) == 0
+@pytest.mark.parametrize("service", ["runserver"], indirect=True)
+def test_the_development_server_starts_the_fleet_with_the_first_request(service: Service) -> None:
+    assert service.programs() == []
+    assert service.get("/add?a=2&b=3").status == 200
+    assert len(service.programs()) == 1
+    assert service.program.end(signal.SIGINT) == 0
 
 
 def test_the_command_prints_the_fleet() -> None:

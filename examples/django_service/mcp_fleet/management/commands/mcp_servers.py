@@ -32,6 +32,8 @@ class Command(BaseCommand):
             catalog = manager.list_all_tools()
             for view in manager.servers():
                 tools = ", ".join(each.tool.name for each in catalog.tools if each.server_id == view.id)
-                self.stdout.write(f"{view.id}: {view.state}, {view.ready} of {view.desired} ready, tools: {tools or '-'}")
+                self.stdout.write(
+                    f"{view.id}: {view.state}, {view.ready} of {view.desired} ready, tools: {tools or '-'}"
+                )
         if problem:
             raise CommandError(problem)
