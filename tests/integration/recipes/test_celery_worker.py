@@ -194,7 +194,6 @@ def test_a_warm_shutdown_lets_the_task_under_way_end(jobs: Jobs) -> None:
 def test_a_child_that_is_replaced_leaves_no_program(server: FaultyServer, tmp_path: Path) -> None:
     env = env_of(server, tmp_path)
     command = ("celery", "-A", "jobs", "worker", "-c", "1", "--max-tasks-per-child", "1", *OPTIONS)
-    # Its end is that of a main process that is killed: its child and the programs end with it.
     with running(*command, folder=FOLDER, env=env) as worker:
         worker.wait_for(r"ForkPoolWorker-1\] server 'local' is Healthy")
         jobs = Jobs(worker, server, env)
@@ -205,3 +204,8 @@ def test_a_child_that_is_replaced_leaves_no_program(server: FaultyServer, tmp_pa
         assert not child.is_running()
         assert not program.is_running()
         worker.wait_for(r"ForkPoolWorker-2\] server 'local' is Healthy")
+        # A warm shutdown would take seconds.
+        children = jobs.children()
+        worker.process.kill()
+        for each in children:
+            each.kill()
