@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from celery import Celery
 
-FOLDER: Final = Path(os.environ.get("JOBS_FOLDER", str(Path(tempfile.gettempdir()) / "celery_worker_recipe")))
+FOLDER: Final = Path(os.environ.get("JOBS_FOLDER", str(Path(__file__).parent.parent / ".queue")))
 """Where queues and results are, unless ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND`` say otherwise."""
 
 app = Celery("jobs", include=["jobs.fleet", "jobs.tasks"])

@@ -17,7 +17,7 @@ if not _SECRET_KEY and not DEBUG:
 SECRET_KEY = _SECRET_KEY or "insecure, for development alone"
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost 127.0.0.1").split()
 
-INSTALLED_APPS = ["mcp_fleet", "calculator"]
+INSTALLED_APPS = ["mcp_fleet", "arithmetic"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -6,5 +6,5 @@ from django.urls import include, path
 
 urlpatterns = [
     path("", include("mcp_fleet.urls")),
-    path("", include("calculator.urls")),
+    path("", include("arithmetic.urls")),
 ]

@@ -56,7 +56,7 @@ class Service:
 
 SERVERS = {
     "gunicorn": (
-        ("gunicorn", "--workers", "2", "--bind", "127.0.0.1:0", "--no-control-socket", "mysite.wsgi"),
+        ("gunicorn", "-c", "python:mysite.gunicorn", "--no-control-socket", *"-w 2 -b 127.0.0.1:0 mysite.wsgi".split()),
         r"Listening at: http://127\.0\.0\.1:(\d+)",
     ),
     "uvicorn": (("uvicorn", "--port", "0", "mysite.asgi:application"), r"running on http://127\.0\.0\.1:(\d+)"),
@@ -110,7 +110,7 @@ def test_a_view_of_the_fleet_is_an_answer_as_it_is(service: Service) -> None:
 @UVICORN
 def test_the_event_loop_serves_others_while_a_view_awaits_a_tool(service: Service) -> None:
     answers: list[Answer] = []
-    waiting = threading.Thread(target=lambda: answers.append(service.get("/wait?seconds=60&deadline=2")))
+    waiting = threading.Thread(target=lambda: answers.append(service.get("/wait?seconds=60&deadline=1")))
     waiting.start()
     assert service.get("/async/add?a=2&b=3").status == 200
     assert answers == []

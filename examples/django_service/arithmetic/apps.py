@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 
 
-class CalculatorConfig(AppConfig):
+class ArithmeticConfig(AppConfig):
     """The application of this project; put yours in its place."""
 
-    name = "calculator"
+    name = "arithmetic"

@@ -12,7 +12,7 @@ from django.test import SimpleTestCase, override_settings
 from mcp_manager.testing import Faults, FaultyServer, Tool
 
 
-class CalculatorTests(SimpleTestCase):
+class ArithmeticTests(SimpleTestCase):
     """The views with a server that answers as each test wants it; every test has a fleet of its own."""
 
     def setUp(self) -> None:

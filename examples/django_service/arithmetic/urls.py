@@ -1,10 +1,10 @@
-"""The URLs of the calculator."""
+"""The URLs of this application."""
 
 from __future__ import annotations
 
 from django.urls import path
 
-from calculator import views
+from arithmetic import views
 
 urlpatterns = [
     path("add", views.add),

@@ -1,6 +1,8 @@
-"""The settings of gunicorn, which reads this file by itself."""
+"""The settings of gunicorn: ``gunicorn -c python:mysite.gunicorn mysite.wsgi``."""
 
 from __future__ import annotations
+
+import mcp_fleet
 
 # The application is loaded once, before the fork. Nothing of the fleet runs by then: each worker starts its own.
 preload_app = True
@@ -11,13 +13,9 @@ graceful_timeout = 30
 
 def post_worker_init(worker: object) -> None:
     """Start the fleet of a worker before its first request."""
-    import mcp_fleet  # noqa: PLC0415 - gunicorn reads this file before it adds the folder to the path
-
     mcp_fleet.manager()
 
 
 def worker_exit(server: object, worker: object) -> None:
     """Stop the fleet of a worker after its last request."""
-    import mcp_fleet  # noqa: PLC0415
-
     mcp_fleet.stop()
