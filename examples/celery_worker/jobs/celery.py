@@ -33,7 +33,7 @@ app.conf.update(
 
 if "CELERY_BROKER_URL" not in os.environ:
     # Files in place of a broker: for one machine, and for trying this out.
-    for name in ("queue", "control", "results"):
+    for name in ("queue", "control"):
         (FOLDER / name).mkdir(parents=True, exist_ok=True)
     app.conf.update(
         broker_url="filesystem://localhost",
@@ -44,3 +44,5 @@ if "CELERY_BROKER_URL" not in os.environ:
             "polling_interval": 0.1,
         },
     )
+if "CELERY_RESULT_BACKEND" not in os.environ:
+    (FOLDER / "results").mkdir(parents=True, exist_ok=True)
