@@ -93,7 +93,7 @@ def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") 
     hint = {
         Phase.NEW: "use it in an async with block, or await start()",
         Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",
-        Phase.INHERITED: "create and start a new manager in this process",
+        Phase.INHERITED: "create and start a new manager in this process; mcp-manager help processes says in which hook",
     }.get(phase, "create a new manager")
     return NotRunningError(f"{subject} {state or f'is {phase.value}'}", hint=hint)
 

@@ -95,7 +95,7 @@ def test_every_method_of_an_inherited_manager_tells_so_at_once(manager: PyMcpMan
     assert "parent process" in in_child(lambda: outcome(partial(manager.for_caller(Caller("alice")).ping, "a")))
     assert told["stop"] == "returned _Stopping"
     assert told["stop_async"] == "returned NoneType"
-    assert "new manager in this process" in told["execute"]
+    assert "new manager in this process; mcp-manager help processes says in which hook" in told["execute"]
     assert is_well(manager)
 
 
