@@ -1,16 +1,20 @@
 """The exceptions of the package, under one root.
 
 Every error answers the two questions that decide what a caller does next: ``delivery`` (may the request have been
-executed?) and ``retryable`` (may the same call succeed later?). No message and no attribute holds a credential.
+executed?) and ``retryable`` (may the same call succeed later?). No message and no attribute holds a credential;
+``result`` of a :class:`ToolError` is what the tool sent.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
+
+from mcp_manager.serialization.failures import SerializableError
+from mcp_manager.serialization.quoting import beginning_of, clipped
 
 __all__ = [
     "AuthError",
@@ -42,17 +46,12 @@ __all__ = [
     "UrlElicitationRequiredError",
 ]
 
-# How many characters of a server's own text str() shows.
-_SHOWN = 2000
-
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
 """Whether a request reached the server: ``not_sent`` (no byte was sent), ``rejected`` (the server refused it without
 executing it), ``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
 
-_LONGEST_NAME: Final = 256
 
-
-class McpManagerError(Exception):
+class McpManagerError(SerializableError, Exception):
     """Base of the errors that this package raises.
 
     Parameters
@@ -102,17 +101,6 @@ def _blank(kind: type[McpManagerError]) -> McpManagerError:
     """Make an error without attributes, for copying and unpickling."""
     maker = OSError if issubclass(kind, OSError) else Exception
     return maker.__new__(kind)
-
-
-def _clipped(name: str) -> str:
-    """Cut a name off after 256 characters, more than any valid name has."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-
-
-def _beginning(text: str) -> str:
-    """Return the beginning of a server's own text; its control characters must not reach logs and terminals."""
-    shown = "".join(char if char.isprintable() else " " for char in text[:_SHOWN])
-    return f"{shown}…" if len(text) > _SHOWN else shown
 
 
 class ConfigProblem(NamedTuple):
@@ -170,7 +158,7 @@ class ServerNotFoundError(McpManagerError, ValueError):
     """No server is deployed under this id."""
 
     def __init__(self, server_id: str, *, hint: str = "servers() names the deployed ones") -> None:
-        super().__init__(f"Server {_clipped(server_id)} not found", server_id=server_id, hint=hint)
+        super().__init__(f"Server {clipped(server_id)} not found", server_id=server_id, hint=hint)
 
 
 class ServerExistsError(McpManagerError, ValueError):
@@ -205,7 +193,7 @@ class ToolNotFoundError(McpManagerError, ValueError):
         for server_id, reason in reasons.items():
             hints.append(f"the tools of {server_id} could not be listed{': ' if reason else ''}{reason}")
         super().__init__(
-            f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
+            f"Tool {clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
         )
 
 
@@ -244,7 +232,7 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        text = f"{_beginning(self.message)} (JSON-RPC error {self.code})"
+        text = f"{beginning_of(self.message)} (JSON-RPC error {self.code})"
         return f"{text} ({self.hint})" if self.hint else text
 
 
@@ -300,8 +288,8 @@ class ToolError(McpManagerError, RuntimeError):
 
     def __str__(self) -> str:
         where = f" on server {self.server_id!r}" if self.server_id is not None else ""
-        which = f"Tool {_clipped(self.tool)!r}" if self.tool is not None else "A tool"
-        return f"{which}{where} failed: {_beginning(self.message)}"
+        which = f"Tool {clipped(self.tool)!r}" if self.tool is not None else "A tool"
+        return f"{which}{where} failed: {beginning_of(self.message)}"
 
 
 class CallError(McpManagerError, RuntimeError):
