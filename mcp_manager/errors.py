@@ -289,7 +289,8 @@ class ToolError(McpManagerError, RuntimeError):
     def __str__(self) -> str:
         where = f" on server {self.server_id!r}" if self.server_id is not None else ""
         which = f"Tool {clipped(self.tool)!r}" if self.tool is not None else "A tool"
-        return f"{which}{where} failed: {beginning_of(self.message)}"
+        text = f"{which}{where} failed: {beginning_of(self.message)}"
+        return f"{text} ({self.hint})" if self.hint else text
 
 
 class CallError(McpManagerError, RuntimeError):

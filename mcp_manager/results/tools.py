@@ -9,6 +9,7 @@ import msgspec
 
 from mcp_manager.errors import ProtocolError, ToolError
 from mcp_manager.protocol.json_reading import JsonDecoder
+from mcp_manager.protocol.refused_questions import refusal_hint
 from mcp_manager.results.content import ContentBlock, TextContent
 from mcp_manager.results.record import Icon, Record, Result
 from mcp_manager.results.targets import Target, target_of
@@ -218,7 +219,7 @@ class CallToolResult(Result, Generic[DataT], frozen=True, kw_only=True):
             return self
         call = self._call
         text = (self.text if call.failure is None else call.failure)[:_LONGEST_FAILURE]
-        error = ToolError(text or "it gave no text", server_id=call.server_id)
+        error = ToolError(text or "it gave no text", server_id=call.server_id, hint=refusal_hint(text))
         error.tool, error.result = call.tool, self
         try:
             raise error

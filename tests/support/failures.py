@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support.asking_servers import of_fastmcp, of_the_sdk
 from support.authority import Authority
 from support.authorization import ProtectedServer, oauth
 from support.era_server import EraServer
 from support.proxy import ScriptedProxy
 
 from mcp_manager import ManagerConfig, McpManager, PyMcpManager, Selector
+from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.config import load_manager_config
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import Fault, ScriptedServer
@@ -262,7 +264,7 @@ async def nobody_to_agree(_: Path) -> None:
 # Times and limits
 
 
-@failure("request_timeout_s")
+@failure("deadline of 0.3 s (request_timeout_s)", "longer timeout=", "raise request_timeout_s")
 async def a_call_that_takes_longer_than_the_configuration_says(_: Path) -> None:
     with ScriptedServer() as server:
         server.script_always("tools/call", faults.Hold())
@@ -271,11 +273,27 @@ async def a_call_that_takes_longer_than_the_configuration_says(_: Path) -> None:
             await manager.call_tool("docs", "echo")
 
 
-@failure("timeout=")
+@failure("deadline of 0.3 s (timeout=)", "longer timeout=")
 async def a_call_that_takes_longer_than_its_caller_says(_: Path) -> None:
     with ScriptedServer() as server:
         server.script_always("tools/call", faults.Hold())
         await called({"url": server.url}, timeout=0.3)
+
+
+@failure("timeout of 0.3 s", "longer timeout=")
+async def a_search_for_a_tool_that_takes_longer(_: Path) -> None:
+    with ScriptedServer() as server:
+        server.script_always("tools/list", faults.Hold())
+        async with McpManager() as manager:
+            await manager.deploy("docs", {**FAILED_START, "url": server.url})
+            await manager.call_tool(Selector(tool="echo"), "echo", timeout=0.3)
+
+
+@failure("deadline of 0.3 s (timeout=)", "longer timeout=")
+async def a_program_that_takes_longer_than_its_caller_says(_: Path) -> None:
+    async with McpManager({"docs": stdio_server_config()}) as manager:
+        await manager.wait_ready(timeout=20)
+        await manager.call_tool("docs", "sleep", {"seconds": 30}, timeout=0.3)
 
 
 @failure("connect_timeout_s")
@@ -310,7 +328,7 @@ async def more_calls_than_max_concurrent(_: Path) -> None:
         await manager.call_tool("docs", "echo")
 
 
-@failure("limits.max_concurrent")
+@failure("deadline of 0.3 s (timeout=)", "limits.max_concurrent")
 async def a_place_that_never_gets_free(_: Path) -> None:
     async with busy({"max_concurrent": 1}) as manager:
         await manager.call_tool("docs", "echo", timeout=0.3)
@@ -542,3 +560,38 @@ async def a_question_without_a_handler(_: Path) -> None:
         async with McpManager() as manager:
             await manager.deploy("docs", {**FAILED_START, "url": server.url})
             await manager.call_tool("docs", "ask")
+
+
+async def asked_by(server: Any, **spec: Any) -> None:
+    """Call a tool of a server in memory, which asks the client."""
+    async with McpManager() as manager:
+        await manager.deploy("docs", {"server": server, **spec})
+        (await manager.call_tool("docs", "ask")).raise_for_error()
+
+
+@failure('protocol_version = "handshake"', "handlers")
+async def a_question_of_fastmcp_in_the_latest_revision(_: Path) -> None:
+    await asked_by(of_fastmcp())
+
+
+@failure('protocol_version = "handshake"', "handlers")
+async def a_question_of_the_sdk_in_the_latest_revision(_: Path) -> None:
+    await asked_by(of_the_sdk())
+
+
+@failure("elicitation/create", "Handlers(elicitation=")
+async def a_question_of_fastmcp_without_a_handler(_: Path) -> None:
+    await asked_by(of_fastmcp(), protocol_version="handshake")
+
+
+@failure("elicitation/create", "Handlers(elicitation=")
+async def a_question_of_the_sdk_without_a_handler(_: Path) -> None:
+    await asked_by(of_the_sdk(), protocol_version="handshake")
+
+
+@failure("Handlers(sampling=")
+async def a_capability_that_the_typescript_sdk_misses(_: Path) -> None:
+    text = "Client does not support sampling (required for sampling/createMessage)"
+    with ScriptedServer() as server:
+        server.script_always("tools/call", faults.RpcErrorReply(-32603, text))
+        await called({"url": server.url})
