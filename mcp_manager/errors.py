@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
-import msgspec
-
+from mcp_manager.serialization.config_problem import ConfigProblem
 from mcp_manager.serialization.failures import SerializableError
 from mcp_manager.serialization.quoting import beginning_of, clipped
 
@@ -29,6 +29,7 @@ __all__ = [
     "InputRequiredError",
     "InvalidRequestError",
     "McpManagerError",
+    "NotReadyError",
     "NotRunningError",
     "OverloadedError",
     "ProtocolError",
@@ -101,41 +102,6 @@ def _blank(kind: type[McpManagerError]) -> McpManagerError:
     """Make an error without attributes, for copying and unpickling."""
     maker = OSError if issubclass(kind, OSError) else Exception
     return maker.__new__(kind)
-
-
-class ConfigProblem(NamedTuple):
-    """One thing that is wrong in a configuration file.
-
-    Attributes
-    ----------
-    path
-        The file; "" if a mapping was given instead.
-    line, column
-        Where in the file it is, counted from 1; ``None`` if not known.
-    message
-        The field and what is wrong with it, with the way out in parentheses.
-    """
-
-    path: str
-    line: int | None
-    column: int | None
-    message: str
-
-    @property
-    def place(self) -> str:
-        """The file, followed by the line and the column if they are known."""
-        return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        return self._asdict()
-
-    def to_json(self) -> bytes:
-        """Return the record as JSON."""
-        return msgspec.json.encode(self._asdict())
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.path else self.message
 
 
 class ConfigError(McpManagerError, ValueError):
@@ -404,6 +370,23 @@ class DeadlineExceededError(CallError, TimeoutError):
     is_starting: bool = False
 
     retryable = True
+
+
+class NotReadyError(DeadlineExceededError):
+    """Servers were not ready in time (``wait_ready``); the message has a line for each that it names.
+
+    Attributes
+    ----------
+    missing
+        Why servers are not ready, by their ids; at most 100 of them.
+    """
+
+    missing: Mapping[str, str] = MappingProxyType({})
+
+    delivery: Delivery = "not_sent"
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (self.message, self.hint and f"({self.hint})")))
 
 
 class CircuitOpenError(CallError):

@@ -31,6 +31,7 @@ MEMBERS: Final = (
     "code",
     "data",
     "elicitations",
+    "missing",
     "problems",
 )
 """The attributes of errors that are in their plain data, in this order, where a class has them.

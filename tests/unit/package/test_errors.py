@@ -89,7 +89,9 @@ def _cyclic() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "data", [object(), {("a", 1): 2}, {"a": "\ud800"}, float("nan"), b"\xff", _cyclic(), 2**80], ids=repr
+    "data",
+    [object(), {("a", 1): 2}, {"a": "\ud800"}, float("nan"), b"\xff", _cyclic(), 2**80],
+    ids=lambda data: type(data).__name__,
 )
 def test_telling_of_an_error_never_fails(data: object) -> None:
     error = errors.RpcError(-1, "no \ud800\x1b", data, server_id="a\udcff")
