@@ -121,7 +121,10 @@ class Retries:
             # There is no time for another attempt, whatever the tool is.
             return may_be_repeated(error, is_safe)
         if not is_safe and not call.supervisor.is_over:
-            error.hint = error.hint or way_to_repeat(call.method, call.request, config)
+            way = way_to_repeat(call.method, call.request, config)
+            # The hint of a status is short; others quote what a program wrote, to their end.
+            told = error.hint if error.http_status is None else "; ".join(filter(None, (error.hint, way)))
+            error.hint = told or way
         return may_be_repeated(error, is_safe)
 
     async def _paused(self, call: Call, lease: Lease, error: CallError, backoff_s: float) -> bool:

@@ -255,6 +255,55 @@ async def a_host_check(_: Path) -> None:
     await refused(faults.Status(403, {}, b"Invalid Host header"))
 
 
+@failure("auth", "headers", "operator")
+async def a_refusal_without_a_word(_: Path) -> None:
+    await refused(faults.Status(403))
+
+
+@failure("Invalid Origin header", "headers")
+async def an_origin_that_the_server_does_not_accept(_: Path) -> None:
+    await refused(faults.Status(403, {}, b"Invalid Origin header"), headers={"Origin": "https://example.com"})
+
+
+@failure("Invalid Host header", "url")
+async def a_host_check_of_the_official_sdk(_: Path) -> None:
+    await refused(faults.Status(421, {}, b"Invalid Host header"))
+
+
+# Statuses
+
+for status, says in {
+    400: "its own log",
+    405: "url is the MCP endpoint",
+    406: "url is the MCP endpoint",
+    410: "url is the MCP endpoint",
+    413: "shorter arguments",
+    415: "url is the MCP endpoint",
+    422: "url is the MCP endpoint",
+    426: "write https:// in url",
+    429: "limits.rate",
+    431: "shorten headers",
+    500: "its own log",
+    501: "url is the MCP endpoint",
+    502: "check that the server behind it runs",
+    503: "check that it runs",
+    504: "the gateway's own timeout",
+    522: "check that the server behind it runs",
+}.items():
+
+    async def answers_with_status(_: Path, status: int = status) -> None:
+        await refused(faults.Status(status))
+
+    FAILURES.append(Failure(f"status_{status}", answers_with_status, (f"HTTP {status}", says)))
+
+
+@failure("check that the server behind it runs", "retry.tools")
+async def a_gateway_that_loses_a_call_that_may_not_be_repeated(_: Path) -> None:
+    with ScriptedServer() as server:
+        server.script_always("tools/call", faults.Status(502))
+        await called({"url": server.url, "retry": {"attempts": 2}})
+
+
 @failure("redirect_handler")
 async def nobody_to_agree(_: Path) -> None:
     with ProtectedServer() as server:
