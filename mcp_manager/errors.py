@@ -158,9 +158,11 @@ class ToolNotFoundError(McpManagerError, ValueError):
         reasons = missing if isinstance(missing, Mapping) else dict.fromkeys(missing, "")
         for server_id, reason in reasons.items():
             hints.append(f"the tools of {server_id} could not be listed{': ' if reason else ''}{reason}")
-        super().__init__(
-            f"Tool {clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
-        )
+        if not hints:
+            hints = ["list_all_tools() names the existing ones"]
+            if "__" not in name:
+                hints.insert(0, "names of tools in the fleet begin with the server, as in docs__search")
+        super().__init__(f"Tool {clipped(name)} not found", hint="; ".join(hints))
 
 
 class NotRunningError(McpManagerError, RuntimeError):

@@ -20,11 +20,11 @@ from mcp_manager.errors import (
     RpcError,
 )
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.answer_hints import handlers_hint, no_handler
 from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest
-from mcp_manager.protocol.refused_questions import handlers_hint, no_handler
 from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.runtime.deadline_timer import remaining_s

@@ -451,6 +451,23 @@ async def a_similar_tool(_: Path) -> None:
     await deployed(lambda manager: manager.call_fleet_tool("docs__ecko", {}))
 
 
+@failure("begin with the server", "list_all_tools()")
+async def a_tool_without_its_server(_: Path) -> None:
+    await deployed(lambda manager: manager.call_fleet_tool("echo", {}))
+
+
+@failure("Unknown tool: ecko", "list_tools(")
+async def a_tool_that_a_server_of_the_sdk_does_not_know(_: Path) -> None:
+    async with McpManager({"docs": of_the_sdk()}) as manager:
+        (await manager.call_tool("docs", "ecko")).raise_for_error()
+
+
+@failure("Unknown tool: 'ecko'", "list_tools(")
+async def a_tool_that_a_server_of_fastmcp_does_not_know(_: Path) -> None:
+    async with McpManager({"docs": of_fastmcp()}) as manager:
+        (await manager.call_tool("docs", "ecko")).raise_for_error()
+
+
 @failure("list_all_tools()")
 async def an_unknown_tool(_: Path) -> None:
     await deployed(lambda manager: manager.call_fleet_tool("billing__pay", {}))
@@ -487,6 +504,26 @@ async def a_timeout_that_is_no_number(_: Path) -> None:
 @failure("arguments", "mapping")
 async def arguments_as_json_text(_: Path) -> None:
     await deployed(lambda manager: manager.call_tool("docs", "echo", '{"text": "x"}'))  # type: ignore[call-overload]
+
+
+@failure("name", "call_tool(server_id, name, arguments)", "call_fleet_tool")
+async def a_call_without_a_server_id(_: Path) -> None:
+    await deployed(lambda manager: manager.call_tool("echo", {"text": "x"}))  # type: ignore[call-overload]
+
+
+@failure("bytes", "request(")
+async def a_request_as_a_mapping(_: Path) -> None:
+    await deployed(lambda manager: manager.execute_raw("docs", {"method": "ping"}))  # type: ignore[arg-type]
+
+
+@failure('Caller("')
+async def a_caller_as_text(_: Path) -> None:
+    await deployed(lambda manager: manager.for_caller("user-17").list_tools("docs"))  # type: ignore[arg-type]
+
+
+@failure("tag", "use tags")
+async def a_list_as_a_tag(_: Path) -> None:
+    await deployed(lambda manager: manager.call_tool(Selector(tag=["docs"]), "echo"))  # type: ignore[arg-type]
 
 
 @failure("method", "tools/list")
@@ -540,6 +577,32 @@ async def servers_that_do_not_get_ready(_: Path) -> None:
 async def configured(**spec: Any) -> None:
     async with McpManager() as manager:
         await manager.deploy("docs", spec)
+
+
+@failure("server_id", "id of the server comes first")
+async def a_server_without_an_id(_: Path) -> None:
+    async with McpManager() as manager:
+        await manager.deploy({"url": "http://127.0.0.1:1/mcp"})  # type: ignore[arg-type]
+
+
+@failure("Handlers(elicitation=")
+async def a_field_of_handlers_as_a_method(_: Path) -> None:
+    McpManager(handlers={"elicitation": print})
+
+
+@failure("handlers", "use Handlers")
+async def a_function_as_handlers(_: Path) -> None:
+    McpManager(handlers=print)  # type: ignore[arg-type]
+
+
+@failure("token_store", "FileTokenStore(")
+async def a_path_as_a_token_store(_: Path) -> None:
+    McpManager(token_store="tokens.json")  # type: ignore[arg-type]
+
+
+@failure("redirect_handler", "function")
+async def a_url_as_a_redirect_handler(_: Path) -> None:
+    McpManager(redirect_handler="http://localhost")  # type: ignore[arg-type]
 
 
 @failure("request_timeout_s")

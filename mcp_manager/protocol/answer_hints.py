@@ -1,4 +1,4 @@
-"""What helps where a server wants to ask the client something, and cannot: its error says so in its own words."""
+"""What helps against errors that servers tell in words of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from mcp_manager.protocol.methods import ELICIT, LIST_ROOTS, SAMPLE
 
-__all__ = ["handlers_hint", "no_handler", "refusal_hint"]
+__all__ = ["handlers_hint", "hint_for", "no_handler"]
 
 # The fields of Handlers.
 _FIELDS: Final = {ELICIT: "elicitation", SAMPLE: "sampling", LIST_ROOTS: "roots"}
@@ -27,6 +27,8 @@ _UNHANDLED: Final = re.compile(
     r"|client does not support (?:(?:form|url|listing) )?(?P<feature>elicitation|sampling|roots)",
     re.IGNORECASE,
 )
+# What the official SDKs and fastmcp say of the name in a call.
+_NO_TOOL: Final = re.compile(r"^(?:.{0,40}: )?(?:unknown tool\b|tool \S{1,256} not found)", re.IGNORECASE)
 
 
 def no_handler(method: str) -> str:
@@ -40,9 +42,14 @@ def handlers_hint(method: str) -> str:
     return f"give the manager handlers=Handlers({field}=…)" if field is not None else "give the manager handlers"
 
 
-def refusal_hint(text: str) -> str:
-    """Return a hint if a server's error says that it cannot ask the client; "" for every other error."""
+def hint_for(text: str) -> str:
+    """Return what helps against a server's error.
+
+    Its text may say that the server cannot ask the client something, or does not know the tool; "" for all else.
+    """
     beginning = text[:_BEGINNING]
+    if _NO_TOOL.search(beginning) is not None:
+        return "list_tools(server_id) names the tools of the server"
     if _NO_WAY.search(beginning) is not None:
         return _NO_WAY_HINT
     found = _UNHANDLED.search(beginning)
