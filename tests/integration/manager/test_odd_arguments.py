@@ -347,3 +347,22 @@ async def test_a_wait_that_is_over_says_who_was_not_ready_and_why() -> None:
             await manager.undeploy("gone-0")
             await manager.deploy("a", {"url": server.url, **CALM})
             await manager.wait_ready(1, timeout=5)
+
+
+async def test_a_manager_is_shown_with_its_phase_and_its_servers() -> None:
+    manager = McpManager({"a": URL})
+    shown = [repr(McpManager()), repr(manager)]
+    async with manager:
+        await manager.deploy("b", URL)
+        shown.append(repr(manager))
+    assert shown == [
+        "<McpManager: not started, 0 servers>",
+        "<McpManager: not started, 1 server>",
+        "<McpManager: running, 2 servers>",
+    ]
+    assert repr(manager) == "<McpManager: stopped, 2 servers>"
+    threaded = PyMcpManager({"a": URL})
+    assert repr(threaded) == "<PyMcpManager: not started, 1 server>"
+    async with threaded:
+        assert repr(threaded) == "<PyMcpManager: running, 1 server>"
+    assert repr(threaded) == "<PyMcpManager: stopped, 1 server>"
