@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         InputRequiredError,
         InvalidRequestError,
         McpManagerError,
+        NotReadyError,
         NotRunningError,
         OverloadedError,
         ProtocolError,
@@ -241,6 +242,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "McpManagerError",
     "MemoryTokenStore",
     "MetricsCollector",
+    "NotReadyError",
     "NotRunningError",
     "OverloadedError",
     "Progress",
@@ -370,8 +372,8 @@ _MODULE_OF = {
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
-            "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
-            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolError "
+            "NotReadyError NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError "
+            "ServerExistsError ServerExitedError ServerNotFoundError SessionLostError TaskError ToolError "
             "ToolNotAllowedError ToolNotFoundError UrlElicitationRequiredError"
         ),
         "mcp_manager.events.child_output": "StderrLine StderrLines",

@@ -1,16 +1,20 @@
 """The exceptions of the package, under one root.
 
 Every error answers the two questions that decide what a caller does next: ``delivery`` (may the request have been
-executed?) and ``retryable`` (may the same call succeed later?). No message and no attribute holds a credential.
+executed?) and ``retryable`` (may the same call succeed later?). No message and no attribute holds a credential;
+``result`` of a :class:`ToolError` is what the tool sent.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
-import msgspec
+from mcp_manager.serialization.config_problem import ConfigProblem
+from mcp_manager.serialization.failures import SerializableError
+from mcp_manager.serialization.quoting import beginning_of, clipped
 
 __all__ = [
     "AuthError",
@@ -25,6 +29,7 @@ __all__ = [
     "InputRequiredError",
     "InvalidRequestError",
     "McpManagerError",
+    "NotReadyError",
     "NotRunningError",
     "OverloadedError",
     "ProtocolError",
@@ -42,17 +47,12 @@ __all__ = [
     "UrlElicitationRequiredError",
 ]
 
-# How many characters of a server's own text str() shows.
-_SHOWN = 2000
-
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
 """Whether a request reached the server: ``not_sent`` (no byte was sent), ``rejected`` (the server refused it without
 executing it), ``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
 
-_LONGEST_NAME: Final = 256
 
-
-class McpManagerError(Exception):
+class McpManagerError(SerializableError, Exception):
     """Base of the errors that this package raises.
 
     Parameters
@@ -104,52 +104,6 @@ def _blank(kind: type[McpManagerError]) -> McpManagerError:
     return maker.__new__(kind)
 
 
-def _clipped(name: str) -> str:
-    """Cut a name off after 256 characters, more than any valid name has."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-
-
-def _beginning(text: str) -> str:
-    """Return the beginning of a server's own text; its control characters must not reach logs and terminals."""
-    shown = "".join(char if char.isprintable() else " " for char in text[:_SHOWN])
-    return f"{shown}…" if len(text) > _SHOWN else shown
-
-
-class ConfigProblem(NamedTuple):
-    """One thing that is wrong in a configuration file.
-
-    Attributes
-    ----------
-    path
-        The file; "" if a mapping was given instead.
-    line, column
-        Where in the file it is, counted from 1; ``None`` if not known.
-    message
-        The field and what is wrong with it, with the way out in parentheses.
-    """
-
-    path: str
-    line: int | None
-    column: int | None
-    message: str
-
-    @property
-    def place(self) -> str:
-        """The file, followed by the line and the column if they are known."""
-        return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        return self._asdict()
-
-    def to_json(self) -> bytes:
-        """Return the record as JSON."""
-        return msgspec.json.encode(self._asdict())
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.path else self.message
-
-
 class ConfigError(McpManagerError, ValueError):
     """A configuration is invalid; nothing was changed.
 
@@ -170,7 +124,7 @@ class ServerNotFoundError(McpManagerError, ValueError):
     """No server is deployed under this id."""
 
     def __init__(self, server_id: str, *, hint: str = "servers() names the deployed ones") -> None:
-        super().__init__(f"Server {_clipped(server_id)} not found", server_id=server_id, hint=hint)
+        super().__init__(f"Server {clipped(server_id)} not found", server_id=server_id, hint=hint)
 
 
 class ServerExistsError(McpManagerError, ValueError):
@@ -204,9 +158,11 @@ class ToolNotFoundError(McpManagerError, ValueError):
         reasons = missing if isinstance(missing, Mapping) else dict.fromkeys(missing, "")
         for server_id, reason in reasons.items():
             hints.append(f"the tools of {server_id} could not be listed{': ' if reason else ''}{reason}")
-        super().__init__(
-            f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
-        )
+        if not hints:
+            hints = ["list_all_tools() names the existing ones"]
+            if "__" not in name:
+                hints.insert(0, "names of tools in the fleet begin with the server, as in docs__search")
+        super().__init__(f"Tool {clipped(name)} not found", hint="; ".join(hints))
 
 
 class NotRunningError(McpManagerError, RuntimeError):
@@ -244,7 +200,7 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        text = f"{_beginning(self.message)} (JSON-RPC error {self.code})"
+        text = f"{beginning_of(self.message)} (JSON-RPC error {self.code})"
         return f"{text} ({self.hint})" if self.hint else text
 
 
@@ -300,8 +256,9 @@ class ToolError(McpManagerError, RuntimeError):
 
     def __str__(self) -> str:
         where = f" on server {self.server_id!r}" if self.server_id is not None else ""
-        which = f"Tool {_clipped(self.tool)!r}" if self.tool is not None else "A tool"
-        return f"{which}{where} failed: {_beginning(self.message)}"
+        which = f"Tool {clipped(self.tool)!r}" if self.tool is not None else "A tool"
+        text = f"{which}{where} failed: {beginning_of(self.message)}"
+        return f"{text} ({self.hint})" if self.hint else text
 
 
 class CallError(McpManagerError, RuntimeError):
@@ -415,6 +372,23 @@ class DeadlineExceededError(CallError, TimeoutError):
     is_starting: bool = False
 
     retryable = True
+
+
+class NotReadyError(DeadlineExceededError):
+    """Servers were not ready in time (``wait_ready``); the message has a line for each that it names.
+
+    Attributes
+    ----------
+    missing
+        Why servers are not ready, by their ids; at most 100 of them.
+    """
+
+    missing: Mapping[str, str] = MappingProxyType({})
+
+    delivery: Delivery = "not_sent"
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (self.message, self.hint and f"({self.hint})")))
 
 
 class CircuitOpenError(CallError):

@@ -49,7 +49,7 @@ from mcp_manager.runtime.phase import Lifetime, Phase, not_running
 from mcp_manager.servers.core_settings import router_of
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback
-from mcp_manager.session.handlers import HandlerMap, Handlers, Roots, check_handlers
+from mcp_manager.session.handlers import HandlerMap, Handlers, Roots, as_handlers
 from mcp_manager.session.host import HostApplication
 from mcp_manager.telemetry import open_telemetry
 from mcp_manager.transports.base import Request
@@ -151,8 +151,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             capabilities = {**handlers.capabilities(), **capabilities}
             self._roots = handlers.root_list()
             handlers = handlers.by_method(self._roots)
-        handlers = arguments.as_settings(handlers, "handlers")
-        check_handlers(handlers, "handlers")
+        handlers = as_handlers(handlers, "handlers")
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)

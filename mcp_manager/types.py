@@ -98,7 +98,10 @@ class Selector(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
         for name in ("tag", "server_type", "tool"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise InvalidRequestError(f"{name} of a Selector must be a string, not of type {type(value).__name__}")
+                raise InvalidRequestError(
+                    f"{name} of a Selector must be a string, not of type {type(value).__name__}",
+                    hint="use tags for several" if name == "tag" else "",
+                )
         if not isinstance(self.tags, tuple | list | set | frozenset) or not all(isinstance(x, str) for x in self.tags):
             raise InvalidRequestError("tags of a Selector must be a sequence of strings; use tag for a single one")
         tags = {*self.tags, *(() if self.tag is None else (self.tag,))}

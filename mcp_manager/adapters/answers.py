@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Final
 
 import msgspec
@@ -126,7 +127,10 @@ def text_of_block(block: ContentBlock) -> str:
 
 def _told(error: McpManagerError) -> str:
     if isinstance(error, RpcError):
-        return f"The {'arguments are invalid' if error.code == INVALID_PARAMS else 'call failed'}: {error}"
+        # The hint is for those who run the manager.
+        told = copy.copy(error)
+        told.hint = ""
+        return f"The {'arguments are invalid' if error.code == INVALID_PARAMS else 'call failed'}: {told}"
     if isinstance(error, ServerNotFoundError):
         return "This tool is no longer available."
     if not isinstance(error, CallError):

@@ -56,10 +56,9 @@ class CallerDeadline:
 
     def passed(self, delivery: Delivery) -> DeadlineExceededError:
         """Return the error of a caller that gives up; it is local, since this side was late and not the server."""
+        did = "begin" if delivery == "not_sent" else "end"
         error = DeadlineExceededError(
-            "the manager did not begin the call within the deadline"
-            if delivery == "not_sent"
-            else "the manager did not end the call at the deadline",
+            f"the manager did not {did} the call within its timeout of {self._timeout_ns / 1e9:g} s",
             server_id=self._server_id,
             delivery=delivery,
             hint=LATE_HINT,

@@ -31,9 +31,9 @@ from mcp_manager.manager import ManagerOptions, McpManager
 from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
-from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
+from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, shown_manager, warn_of_unstopped
 from mcp_manager.runtime.signals import SignalHandler, hangup_signal
-from mcp_manager.session.handlers import HandlerMap, Handlers, check_handlers
+from mcp_manager.session.handlers import HandlerMap, Handlers, as_handlers
 
 __all__ = ["ManagerRunner"]
 
@@ -87,7 +87,7 @@ class ManagerRunner(Unique):
     ) -> None:
         check_options(authorization, type(self))
         if not isinstance(handlers, Handlers):
-            check_handlers(arguments.as_settings(handlers, "handlers"), "handlers")
+            as_handlers(handlers, "handlers")
         self._handlers = beside_the_loop(handlers)
         self._capabilities = arguments.as_settings(capabilities, "capabilities")
         self._trace_context = arguments.as_callback(trace_context, "trace_context")
@@ -127,6 +127,12 @@ class ManagerRunner(Unique):
             on_state_change=self._on_state_change,
             **self._authorization,
         )
+
+    def __repr__(self) -> str:
+        manager = self._manager
+        if manager is None:
+            return shown_manager(type(self), Phase.STOPPED if self._stopped else Phase.NEW, len(self._config.servers))
+        return repr(manager).replace(type(manager).__name__, type(self).__name__, 1)
 
     def __del__(self) -> None:
         # __init__() may have failed before it was set.

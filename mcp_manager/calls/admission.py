@@ -159,7 +159,7 @@ class WaitingRoom:
         self._router.count_refused(granted.lease, CallStatus.TIMEOUT)
         why = refusal(supervisor, granted.lease, self._config)
         raise DeadlineExceededError(
-            "the deadline passed while the call waited in the queue",
+            "no slot was free for the call within the deadline",
             server_id=supervisor.server_id,
             delivery="not_sent",
             hint=why.message,

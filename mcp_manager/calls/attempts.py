@@ -361,8 +361,6 @@ class Attempts:
             supervisor.template.secrets.hide_in(error)
         if isinstance(error, ProtocolError):
             supervisor.template.knowledge.faults.count_error(error)
-        if isinstance(error, DeadlineExceededError) and not error.hint:
-            error.hint = _longer(call)
         now_ns = self._clock()
         outcome, status = classify_error(
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s
@@ -409,13 +407,6 @@ class Attempts:
                 self._log.anomaly(
                     server_id, "a circuit opened", after_next=is_noted and server_id == supervisor.server_id
                 )
-
-
-def _longer(call: Call) -> str:
-    """Return which timeout a call had, as a hint."""
-    if call.deadline_ns - call.started_ns == call.supervisor.request_timeout_ns:
-        return "pass a longer timeout=, or raise request_timeout_s"
-    return "pass a longer timeout="
 
 
 def _late(server_id: str, by_ns: int) -> CallError:

@@ -47,7 +47,9 @@ _LISTED_AT_ONCE: Final = 64
 def check_caller(caller: Caller) -> Caller:
     """Return a caller unchanged; raises :class:`InvalidRequestError` for anything else."""
     if not isinstance(caller, Caller):
-        raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
+        raise InvalidRequestError(
+            f"Invalid caller: it must be a Caller, not {type(caller).__name__}", hint='make one, as Caller("user-17")'
+        )
     return caller
 
 

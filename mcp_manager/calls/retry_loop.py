@@ -14,6 +14,7 @@ from mcp_manager.calls.attempts import Attempts
 from mcp_manager.calls.availability import has_other, is_on_trial
 from mcp_manager.calls.call import Call, Choice
 from mcp_manager.calls.call_log import CallLog
+from mcp_manager.calls.deadlines import tell_deadline
 from mcp_manager.calls.retry_rules import (
     Circumstances,
     cover_all_attempts,
@@ -105,6 +106,8 @@ class Retries:
             cover_all_attempts(error, attempts, may_have_run=may_have_run)
             if call.supervisor.is_over and error.retryable:
                 mark_final(error)
+            if isinstance(error, DeadlineExceededError):
+                tell_deadline(error, call)
             self._attempts.errors.count(call.server_id, error)
             self._log.note(call, lease, attempts, error=error)
             raise error
@@ -116,9 +119,12 @@ class Retries:
         is_safe = error.delivery != "unknown" or call.is_safe
         if isinstance(error, DeadlineExceededError):
             # There is no time for another attempt, whatever the tool is.
-            error.hint = error.hint or "raise the timeout of the call, or request_timeout_s of the server"
-        elif not is_safe and not call.supervisor.is_over:
-            error.hint = error.hint or way_to_repeat(call.method, call.request, config)
+            return may_be_repeated(error, is_safe)
+        if not is_safe and not call.supervisor.is_over:
+            way = way_to_repeat(call.method, call.request, config)
+            # The hint of a status is short; others quote what a program wrote, to their end.
+            told = error.hint if error.http_status is None else "; ".join(filter(None, (error.hint, way)))
+            error.hint = told or way
         return may_be_repeated(error, is_safe)
 
     async def _paused(self, call: Call, lease: Lease, error: CallError, backoff_s: float) -> bool:

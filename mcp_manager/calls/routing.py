@@ -280,7 +280,9 @@ class Routing:
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             raise DeadlineExceededError(
-                f"the timeout passed during the search for servers with {selector}", delivery="not_sent"
+                f"the search for servers with {selector} did not end within the timeout of {timeout:g} s",
+                delivery="not_sent",
+                hint="pass a longer timeout=",
             )
         if task.cancelled():
             raise ConnectionLostError("the manager was stopped during the call", delivery="not_sent")

@@ -63,8 +63,8 @@ async def _list(kind: _Kind, options: Options) -> int:
         for each in answer
     ]
     if options.json:
-        listed = [{"server": server_id, **msgspec.json.decode(each.to_json())} for server_id, each in found]
-        failed = [{"server": server_id, **error_object(error)} for server_id, error in failures.items()]
+        listed = [{"server_id": server_id, **msgspec.json.decode(each.to_json())} for server_id, each in found]
+        failed = [{"server_id": server_id, **error_object(error)} for server_id, error in failures.items()]
         print_json([*listed, *failed])
     else:
         _show(kind, fleet, found, bool(failures), options)

@@ -153,7 +153,7 @@ def _why_not(server: ServerConfig) -> str:
 
 def _tell(options: Options, server_id: str, *, needed: bool, why: str) -> None:
     if options.json:
-        print_json({"server": server_id, "logged_in": needed, "why": why, "stored_in": str(stored_in())})
+        print_json({"server_id": server_id, "logged_in": needed, "why": why, "stored_in": str(stored_in())})
     elif needed:
         print(f"logged in to {server_id}; the authorization is stored in {stored_in()}")
     else:

@@ -194,19 +194,8 @@ def error_object(error: McpManagerError | str, kind: str = "") -> dict[str, Any]
         The class that is shown for a text.
     """
     if isinstance(error, str):
-        error, kind = McpManagerError(error), kind or McpManagerError.__name__
-    problems = [each._asdict() if hasattr(each, "_asdict") else str(each) for each in getattr(error, "problems", ())]
-    shown = {
-        "class": kind or type(error).__name__,
-        "message": error.message,
-        "server": error.server_id,
-        "delivery": error.delivery,
-        "retryable": error.retryable,
-        "hint": error.hint,
-        "problems": problems,
-    }
-    code = getattr(error, "code", None)
-    return {"error": shown | ({"code": code} if isinstance(code, int) else {})}
+        return {"error": McpManagerError(error).to_dict() | {"type": kind or McpManagerError.__name__}}
+    return {"error": error.to_dict()}
 
 
 def _drawn(drawn: str, typed: str) -> str:

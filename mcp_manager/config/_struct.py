@@ -126,7 +126,11 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
             if name in self._masked:
                 value = _mask(value)
             elif name in self._urls and value is not None:
-                value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+                # The constructor checks nothing, so it may be anything.
+                several = isinstance(value, tuple | list) and all(isinstance(each, str) for each in value)
+                value = (
+                    redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value)) if several else value
+                )
             elif name == "server" and value is not None:
                 value = type(value).__name__
             elif name == "proxy" and value not in (None, "", "env"):

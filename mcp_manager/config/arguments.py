@@ -164,7 +164,10 @@ def wrong_call(server_id: object, request: object) -> InvalidRequestError | Serv
     """Return the error for the one of the two arguments that has a wrong type."""
     if isinstance(request, bytes) or not isinstance(server_id, str):
         return ServerNotFoundError(shown(server_id), hint="a server id is a string")
-    return InvalidRequestError(f"Invalid request: it must be bytes, not {type(request).__name__}")
+    return InvalidRequestError(
+        f"Invalid request: it must be bytes, not {type(request).__name__}",
+        hint="request(server_id, method, params) takes Python data",
+    )
 
 
 def _wrong(name: str, wanted: str, value: object) -> InvalidRequestError:

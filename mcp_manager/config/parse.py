@@ -351,7 +351,7 @@ def decode_utf8(data: bytes) -> str:
 def check_server_id(server_id: object, path: str = "server_id") -> str:
     """Return ``server_id`` if it is valid; raises :class:`FieldProblem` at ``path`` otherwise."""
     if not isinstance(server_id, str):
-        raise FieldProblem(path, f"expected a string, got {describe(server_id)}")
+        raise FieldProblem(path, f"expected a string, got {describe(server_id)}", "the id of the server comes first")
     if not server_id.strip():
         raise FieldProblem(path, "must not be empty")
     check_text(server_id, path)

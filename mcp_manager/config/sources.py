@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.memory import ServerObject, is_server_object
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.naming import is_url
+from mcp_manager.config.parse import nearest
 from mcp_manager.config.reading import KINDS
 from mcp_manager.config.spec import server_config_of, server_id_of
 from mcp_manager.errors import ConfigError
@@ -42,6 +44,10 @@ _ACCEPTED: Final = (
     "give a ManagerConfig, the path of a file, a URL, a server object of mcp or fastmcp, a mapping such as "
     '{"servers": {…}} or {"mcpServers": {…}}, or a list of these'
 )
+_FIELDS: Final = frozenset((*ServerConfig.__struct_fields__, *ManagerConfig.__struct_fields__))
+# How alike the name of a table must be, and how many names are compared.
+_NEAR: Final = 0.7
+_MOST_COMPARED: Final = 20
 _PLACES: Final = ("url", "command", "server")
 _PREFIX: Final = "Invalid configuration"
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
@@ -160,13 +166,26 @@ def _by_tables(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
     if not source or any(name in TABLES or (isinstance(name, str) and is_table(name)) for name in source):
         return source
-    return {"servers": source} if all(map(_is_server, source.values())) else source
+    if any(_is_misspelt_table(name, value, TABLES) for name, value in itertools.islice(source.items(), _MOST_COMPARED)):
+        return source
+    return {"servers": source} if all(itertools.starmap(_is_server, source.items())) else source
 
 
-def _is_server(value: object) -> bool:
+def _is_misspelt_table(name: object, value: object, tables: Sequence[str]) -> bool:
+    """Tell whether a mapping of mappings has nearly the name of a table: then no server is meant."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(each, Mapping) for each in value.values())
+        and nearest(name, tables, cutoff=_NEAR) is not None
+    )
+
+
+def _is_server(name: object, value: object) -> bool:
     if isinstance(value, str):
-        # A text with a blank is meant as a command line; the error says how to write one.
-        return is_url(value) or " " in value
+        # Any other text is meant as a command, unless it is a field that stands too high; the error says how to write one.
+        return is_url(value) or name not in _FIELDS
     return isinstance(value, ServerConfig | Mapping | list | tuple) or is_server_object(value)
 
 

@@ -75,7 +75,13 @@ class Assembly:
         self._config = config
         self._host = host
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
-        self._redirect_handler = redirect_handler
+        for method in ("load", "save"):
+            if not callable(getattr(self._token_store, method, None)):
+                raise ConfigError(
+                    f"token_store must have the methods of a TokenStore, not {arguments.shown(token_store)}",
+                    hint="FileTokenStore(directory) keeps tokens in files",
+                )
+        self._redirect_handler = arguments.as_callback(redirect_handler, "redirect_handler")
         self._credentials = arguments.as_settings(credentials, "credentials")
         for server_id, provide in self._credentials.items():
             if not callable(provide):

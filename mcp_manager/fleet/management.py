@@ -282,8 +282,8 @@ class FleetManagement(ABC):
 
         Raises
         ------
-        DeadlineExceededError
-            The time has passed; a ``TimeoutError``, which names servers that are not ready, and why.
+        NotReadyError
+            The time has passed; a ``DeadlineExceededError``, which says which servers are not ready, and why.
         """
         self._check_running()
         await self._fleet.wait_ready(min, arguments.check_timeout(timeout), self._check_running)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from mcp_manager.config.arguments import check_count
-from mcp_manager.errors import DeadlineExceededError
+from mcp_manager.config.redaction import printable
+from mcp_manager.errors import NotReadyError
 from mcp_manager.fleet.observer import FleetObserver
 from mcp_manager.health import HealthMonitor
 from mcp_manager.health.readiness import is_ready
@@ -21,9 +22,10 @@ __all__ = ["Readiness"]
 # below a tenth of the loop's time.
 _LOOK_AGAIN_S: Final = 0.25
 _PAUSES: Final = 9
-# How many servers one error names.
+# Of how many servers one error knows the reasons, and how many its message names.
+_MOST_TOLD: Final = 100
 _MOST_NAMED: Final = 5
-_LONGEST_REASON: Final = 500
+_LONGEST_REASON: Final = 300
 
 
 class Readiness:
@@ -75,27 +77,34 @@ class Readiness:
             await asyncio.sleep(_PAUSES * took_s)
             check_running()
 
-    def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
-        """Make the error that names servers that are not ready, at most five of them, and says why."""
+    def _unready(self, wanted: int | None, timeout: float | None) -> NotReadyError:
+        """Make the error that says which servers are not ready, and why: a line for each of the first five."""
         missing = [each for each in self._servers.values() if not is_ready(each, self._monitor)]
-        ready = len(self._servers) - len(missing)
-        told = [self._why_unready(each) for each in missing[:_MOST_NAMED]]
-        more = [f"and {len(missing) - _MOST_NAMED} more"] if len(missing) > _MOST_NAMED else []
-        return DeadlineExceededError(
-            f"after {timeout:g} s {ready} of {len(self._servers) if wanted is None else wanted} servers are ready"
-            + "".join(f"; {each}" for each in [*told, *more]),
-            delivery="not_sent",
-            hint=f"fewer are deployed: {len(self._servers)}" if len(self._servers) < (wanted or 0) else "",
+        deployed = len(self._servers)
+        enough = deployed if wanted is None else wanted
+        reasons = {each.server_id: self._why_unready(each) for each in missing[:_MOST_TOLD]}
+        lines = [f"{server_id} is {reason}" for server_id, reason in reasons.items()][:_MOST_NAMED]
+        if len(missing) > len(lines):
+            lines.append(f"and {len(missing) - len(lines)} more")
+        head = f"{deployed - len(missing)} of {enough} server{'' if enough == 1 else 's'} ready after {timeout:g} s"
+        error = NotReadyError(
+            f"{head}: {lines[0]}" if len(lines) == 1 else "\n  ".join((f"{head}:", *lines)) if lines else head,
+            hint=f"fewer are deployed: {deployed}"
+            if deployed < enough
+            else "wait longer with timeout=, or for fewer servers with min=",
         )
+        error.missing = reasons
+        return error
 
     def _why_unready(self, supervisor: Supervisor) -> str:
         state, reasons = self._monitor.state(supervisor)
         errors = (error for each in supervisor.instances if (error := each.last_error) is not None)
         error = next(errors, None)
-        said = f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)})"
+        said = f"{state.value} ({', '.join(reasons)})"
         if error is None:
             return said
-        why = supervisor.template.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
+        why = f"{error.message} ({error.hint})" if error.hint else error.message
+        why = printable(supervisor.template.secrets.masked(why))
         return f"{said}: {why if len(why) <= _LONGEST_REASON else f'{why[:_LONGEST_REASON]}…'}"
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:

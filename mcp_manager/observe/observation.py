@@ -24,7 +24,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_info, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
-from mcp_manager.runtime.phase import Phase, not_running
+from mcp_manager.runtime.phase import Phase, not_running, shown_manager
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector, ServerState
 
@@ -90,6 +90,9 @@ class Observation(ABC):
         NotRunningError
             This process is a forked child of the manager's.
         """
+
+    def __repr__(self) -> str:
+        return shown_manager(type(self), self._phase, len(self._servers or self._idle_servers()))
 
     def health(self) -> PyHealthStatus:
         """Return the number of servers by health; the three counts always add up to the total."""

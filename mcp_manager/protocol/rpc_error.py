@@ -10,6 +10,7 @@ from mcp_manager._core.json_weight import weigh
 from mcp_manager._core.mending import error_members
 from mcp_manager.config.redaction import Secrets, printable
 from mcp_manager.errors import RpcError, UrlElicitationRequiredError
+from mcp_manager.protocol.answer_hints import hint_for
 from mcp_manager.protocol.error_codes import URL_ELICITATION_REQUIRED
 from mcp_manager.protocol.json_reading import JsonDecoder
 
@@ -86,6 +87,7 @@ def rpc_error(server_id: str, error: bytes, secrets: Secrets | None = None) -> R
         )
     else:
         made = RpcError(decoded.code, message, decoded.data, server_id=server_id)
+    made.hint = hint_for(message)
     if is_cut:
         made.hint = f"the error has {len(error)} bytes and was shortened; execute_raw returns all of it"
     return made

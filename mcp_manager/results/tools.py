@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Self
 import msgspec
 
 from mcp_manager.errors import ProtocolError, ToolError
+from mcp_manager.protocol.answer_hints import hint_for
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.results.content import ContentBlock, TextContent
 from mcp_manager.results.record import Icon, Record, Result
@@ -218,7 +219,7 @@ class CallToolResult(Result, Generic[DataT], frozen=True, kw_only=True):
             return self
         call = self._call
         text = (self.text if call.failure is None else call.failure)[:_LONGEST_FAILURE]
-        error = ToolError(text or "it gave no text", server_id=call.server_id)
+        error = ToolError(text or "it gave no text", server_id=call.server_id, hint=hint_for(text))
         error.tool, error.result = call.tool, self
         try:
             raise error

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mcp_manager._core.permanence import make_permanent
 from mcp_manager.errors import NotRunningError
 
-__all__ = ["Lifetime", "Phase", "Unique", "not_running", "running_loop", "warn_of_unstopped"]
+__all__ = ["Lifetime", "Phase", "Unique", "not_running", "running_loop", "shown_manager", "warn_of_unstopped"]
 
 
 class Phase(enum.Enum):
@@ -76,6 +76,11 @@ def warn_of_unstopped(manager: object, way_out: str) -> None:
     warnings.warn(
         f"a {name} was dropped while it was running: {way_out}", ResourceWarning, stacklevel=3, source=manager
     )
+
+
+def shown_manager(kind: type, phase: Phase, servers: int) -> str:
+    """Return the ``repr`` of a manager."""
+    return f"<{kind.__name__}: {phase.value}, {servers} server{'' if servers == 1 else 's'}>"
 
 
 def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") -> NotRunningError:

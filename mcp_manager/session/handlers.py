@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mcp_manager.config.arguments import shown
 from mcp_manager.errors import ConfigError, RpcError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.elicitation import accept_with_defaults
@@ -30,7 +31,7 @@ __all__ = [
     "Roots",
     "SamplingRequest",
     "TookTooLongError",
-    "check_handlers",
+    "as_handlers",
     "outcome",
     "start_handler",
 ]
@@ -200,13 +201,21 @@ Answer = Awaitable[Mapping[str, Any]] | Mapping[str, Any]
 Done = Awaitable[None] | None
 
 
-def check_handlers(handlers: object, name: str) -> None:
-    """Raise :class:`ConfigError` unless the parameter ``name`` is a mapping of functions by method name."""
+def as_handlers(handlers: object, name: str) -> dict[str, Callable[..., Any]]:
+    """Return a copy of a mapping of functions by method name, empty for ``None``; raises :class:`ConfigError`."""
+    if handlers is None:
+        return {}
     if not isinstance(handlers, Mapping):
-        raise ConfigError(f"{name} must be a mapping, not of type {type(handlers).__name__}")
+        raise ConfigError(
+            f"{name} must be a mapping, not {shown(handlers)}", hint="use Handlers, or give functions by method name"
+        )
     for method, handler in handlers.items():
+        if method in Handlers.__struct_fields__:
+            hint = f"use Handlers({method}=…): a mapping has functions by method name, such as elicitation/create"
+            raise ConfigError(f"{name} has {method!r}, which is no method", hint=hint)
         if not isinstance(method, str) or not callable(handler):
             raise ConfigError(f"{name} must be functions by method name, which that of {method!r} is not")
+    return dict(handlers)
 
 
 class Handlers(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +286,7 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if name not in ("roots", "others") and value is not None and not callable(value):
                 raise ConfigError(f"{name} must be a function, not of type {type(value).__name__}")
-        check_handlers(self.others, "others")
+        as_handlers(self.others, "others")
 
     def by_method(self, roots: Roots | None) -> dict[str, Handler]:
         """Return the handlers by method name; ``roots`` is the result of :meth:`root_list`."""

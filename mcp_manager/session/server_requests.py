@@ -20,6 +20,7 @@ from mcp_manager.errors import (
     RpcError,
 )
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.answer_hints import handlers_hint, no_handler
 from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
@@ -138,7 +139,7 @@ class ServerRequests:
         elif method == methods.PING:
             self._reply(_result_frame(request_id, b"{}"))
         elif method not in self._handlers:
-            self._reply(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found"))
+            self._reply(_error_frame(request_id, METHOD_NOT_FOUND, no_handler(method)))
         elif request_id in self._answering:
             self._faults.count("a request with an id in use")
             self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
@@ -217,7 +218,7 @@ class ServerRequests:
             if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
                 raise self._no_input(
                     f"asked for {question.method[:60]!r}, which has no handler",
-                    hint="pass handlers={method: handler} to the manager",
+                    hint=handlers_hint(question.method),
                 )
         if self._closed:
             raise self._session_ended()

@@ -312,9 +312,10 @@ class Verbs(ABC):
                 if left <= 0:
                     # Checked here too, because a call that is answered at once ignores a deadline that has passed.
                     raise DeadlineExceededError(
-                        "the timeout passed before all pages of the list had arrived",
+                        f"not all pages of the list had arrived within the timeout of {timeout:g} s",
                         server_id=server_id,
                         delivery="answered",
+                        hint="pass a longer timeout=",
                     )
             reply, place = await self._page(server_id, method, params, None if cursor is None else place, left)
             return self._result_of(server_id, reply)

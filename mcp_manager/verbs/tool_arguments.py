@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import msgspec
 
-from mcp_manager.config.arguments import as_object
+from mcp_manager.config.arguments import as_object, shown
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["ToolArguments", "as_tool_arguments"]
+__all__ = ["ToolArguments", "as_tool_arguments", "as_tool_name"]
 
 
 class _Dataclass(Protocol):
@@ -27,6 +27,16 @@ class _Model(Protocol):
 
 ToolArguments: TypeAlias = Mapping[str, Any] | msgspec.Struct | _Dataclass | _AttrsObject | _Model
 """The arguments of a tool: by their names, or as an object whose fields they are."""
+
+
+def as_tool_name(value: object) -> str:
+    """Return a string unchanged; raises :class:`InvalidRequestError` for anything else."""
+    if isinstance(value, str):
+        return value
+    hint = ""
+    if isinstance(value, Mapping):
+        hint = "the server comes first: call_tool(server_id, name, arguments); call_fleet_tool needs only a name"
+    raise InvalidRequestError(f"Invalid request: name must be a string, not {shown(value)}", hint=hint)
 
 
 def as_tool_arguments(value: Any) -> dict[str, Any]:

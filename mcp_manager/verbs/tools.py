@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar, overload
 
-from mcp_manager.config.arguments import as_object, as_text, check_server_id, end_of
+from mcp_manager.config.arguments import as_object, check_server_id, end_of
 from mcp_manager.config.redaction import printable
 from mcp_manager.errors import McpManagerError, ProtocolError
 from mcp_manager.protocol.request import Operation
@@ -20,7 +20,7 @@ from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.types import Selector
 from mcp_manager.verbs.calls import Verbs
-from mcp_manager.verbs.tool_arguments import ToolArguments, as_tool_arguments
+from mcp_manager.verbs.tool_arguments import ToolArguments, as_tool_arguments, as_tool_name
 
 __all__ = ["ToolVerbs"]
 
@@ -169,7 +169,7 @@ class ToolVerbs(Verbs):
             )
         check_server_id(server_id)
         end = end_of(timeout)
-        params: dict[str, Any] = {"name": as_text(name, "name"), "arguments": as_tool_arguments(arguments)}
+        params: dict[str, Any] = {"name": as_tool_name(name), "arguments": as_tool_arguments(arguments)}
         if meta is not None:
             params["_meta"] = as_object(meta, "meta")
         outputs = self._outputs(server_id)

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support.asking_servers import of_fastmcp, of_the_sdk
 from support.authority import Authority
 from support.authorization import ProtectedServer, oauth
 from support.era_server import EraServer
 from support.proxy import ScriptedProxy
 
 from mcp_manager import ManagerConfig, McpManager, PyMcpManager, Selector
+from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.config import load_manager_config
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import Fault, ScriptedServer
@@ -253,6 +255,55 @@ async def a_host_check(_: Path) -> None:
     await refused(faults.Status(403, {}, b"Invalid Host header"))
 
 
+@failure("auth", "headers", "operator")
+async def a_refusal_without_a_word(_: Path) -> None:
+    await refused(faults.Status(403))
+
+
+@failure("Invalid Origin header", "headers")
+async def an_origin_that_the_server_does_not_accept(_: Path) -> None:
+    await refused(faults.Status(403, {}, b"Invalid Origin header"), headers={"Origin": "https://example.com"})
+
+
+@failure("Invalid Host header", "url")
+async def a_host_check_of_the_official_sdk(_: Path) -> None:
+    await refused(faults.Status(421, {}, b"Invalid Host header"))
+
+
+# Statuses
+
+for status, says in {
+    400: "its own log",
+    405: "url is the MCP endpoint",
+    406: "url is the MCP endpoint",
+    410: "url is the MCP endpoint",
+    413: "shorter arguments",
+    415: "url is the MCP endpoint",
+    422: "url is the MCP endpoint",
+    426: "write https:// in url",
+    429: "limits.rate",
+    431: "shorten headers",
+    500: "its own log",
+    501: "url is the MCP endpoint",
+    502: "check that the server behind it runs",
+    503: "check that it runs",
+    504: "the gateway's own timeout",
+    522: "check that the server behind it runs",
+}.items():
+
+    async def answers_with_status(_: Path, status: int = status) -> None:
+        await refused(faults.Status(status))
+
+    FAILURES.append(Failure(f"status_{status}", answers_with_status, (f"HTTP {status}", says)))
+
+
+@failure("check that the server behind it runs", "retry.tools")
+async def a_gateway_that_loses_a_call_that_may_not_be_repeated(_: Path) -> None:
+    with ScriptedServer() as server:
+        server.script_always("tools/call", faults.Status(502))
+        await called({"url": server.url, "retry": {"attempts": 2}})
+
+
 @failure("redirect_handler")
 async def nobody_to_agree(_: Path) -> None:
     with ProtectedServer() as server:
@@ -262,7 +313,7 @@ async def nobody_to_agree(_: Path) -> None:
 # Times and limits
 
 
-@failure("request_timeout_s")
+@failure("deadline of 0.3 s (request_timeout_s)", "longer timeout=", "raise request_timeout_s")
 async def a_call_that_takes_longer_than_the_configuration_says(_: Path) -> None:
     with ScriptedServer() as server:
         server.script_always("tools/call", faults.Hold())
@@ -271,11 +322,27 @@ async def a_call_that_takes_longer_than_the_configuration_says(_: Path) -> None:
             await manager.call_tool("docs", "echo")
 
 
-@failure("timeout=")
+@failure("deadline of 0.3 s (timeout=)", "longer timeout=")
 async def a_call_that_takes_longer_than_its_caller_says(_: Path) -> None:
     with ScriptedServer() as server:
         server.script_always("tools/call", faults.Hold())
         await called({"url": server.url}, timeout=0.3)
+
+
+@failure("timeout of 0.3 s", "longer timeout=")
+async def a_search_for_a_tool_that_takes_longer(_: Path) -> None:
+    with ScriptedServer() as server:
+        server.script_always("tools/list", faults.Hold())
+        async with McpManager() as manager:
+            await manager.deploy("docs", {**FAILED_START, "url": server.url})
+            await manager.call_tool(Selector(tool="echo"), "echo", timeout=0.3)
+
+
+@failure("deadline of 0.3 s (timeout=)", "longer timeout=")
+async def a_program_that_takes_longer_than_its_caller_says(_: Path) -> None:
+    async with McpManager({"docs": stdio_server_config()}) as manager:
+        await manager.wait_ready(timeout=20)
+        await manager.call_tool("docs", "sleep", {"seconds": 30}, timeout=0.3)
 
 
 @failure("connect_timeout_s")
@@ -310,7 +377,7 @@ async def more_calls_than_max_concurrent(_: Path) -> None:
         await manager.call_tool("docs", "echo")
 
 
-@failure("limits.max_concurrent")
+@failure("deadline of 0.3 s (timeout=)", "limits.max_concurrent")
 async def a_place_that_never_gets_free(_: Path) -> None:
     async with busy({"max_concurrent": 1}) as manager:
         await manager.call_tool("docs", "echo", timeout=0.3)
@@ -384,6 +451,23 @@ async def a_similar_tool(_: Path) -> None:
     await deployed(lambda manager: manager.call_fleet_tool("docs__ecko", {}))
 
 
+@failure("begin with the server", "list_all_tools()")
+async def a_tool_without_its_server(_: Path) -> None:
+    await deployed(lambda manager: manager.call_fleet_tool("echo", {}))
+
+
+@failure("Unknown tool: ecko", "list_tools(")
+async def a_tool_that_a_server_of_the_sdk_does_not_know(_: Path) -> None:
+    async with McpManager({"docs": of_the_sdk()}) as manager:
+        (await manager.call_tool("docs", "ecko")).raise_for_error()
+
+
+@failure("Unknown tool: 'ecko'", "list_tools(")
+async def a_tool_that_a_server_of_fastmcp_does_not_know(_: Path) -> None:
+    async with McpManager({"docs": of_fastmcp()}) as manager:
+        (await manager.call_tool("docs", "ecko")).raise_for_error()
+
+
 @failure("list_all_tools()")
 async def an_unknown_tool(_: Path) -> None:
     await deployed(lambda manager: manager.call_fleet_tool("billing__pay", {}))
@@ -420,6 +504,26 @@ async def a_timeout_that_is_no_number(_: Path) -> None:
 @failure("arguments", "mapping")
 async def arguments_as_json_text(_: Path) -> None:
     await deployed(lambda manager: manager.call_tool("docs", "echo", '{"text": "x"}'))  # type: ignore[call-overload]
+
+
+@failure("name", "call_tool(server_id, name, arguments)", "call_fleet_tool")
+async def a_call_without_a_server_id(_: Path) -> None:
+    await deployed(lambda manager: manager.call_tool("echo", {"text": "x"}))  # type: ignore[call-overload]
+
+
+@failure("bytes", "request(")
+async def a_request_as_a_mapping(_: Path) -> None:
+    await deployed(lambda manager: manager.execute_raw("docs", {"method": "ping"}))  # type: ignore[arg-type]
+
+
+@failure('Caller("')
+async def a_caller_as_text(_: Path) -> None:
+    await deployed(lambda manager: manager.for_caller("user-17").list_tools("docs"))  # type: ignore[arg-type]
+
+
+@failure("tag", "use tags")
+async def a_list_as_a_tag(_: Path) -> None:
+    await deployed(lambda manager: manager.call_tool(Selector(tag=["docs"]), "echo"))  # type: ignore[arg-type]
 
 
 @failure("method", "tools/list")
@@ -473,6 +577,32 @@ async def servers_that_do_not_get_ready(_: Path) -> None:
 async def configured(**spec: Any) -> None:
     async with McpManager() as manager:
         await manager.deploy("docs", spec)
+
+
+@failure("server_id", "id of the server comes first")
+async def a_server_without_an_id(_: Path) -> None:
+    async with McpManager() as manager:
+        await manager.deploy({"url": "http://127.0.0.1:1/mcp"})  # type: ignore[arg-type]
+
+
+@failure("Handlers(elicitation=")
+async def a_field_of_handlers_as_a_method(_: Path) -> None:
+    McpManager(handlers={"elicitation": print})
+
+
+@failure("handlers", "use Handlers")
+async def a_function_as_handlers(_: Path) -> None:
+    McpManager(handlers=print)  # type: ignore[arg-type]
+
+
+@failure("token_store", "FileTokenStore(")
+async def a_path_as_a_token_store(_: Path) -> None:
+    McpManager(token_store="tokens.json")  # type: ignore[arg-type]
+
+
+@failure("redirect_handler", "function")
+async def a_url_as_a_redirect_handler(_: Path) -> None:
+    McpManager(redirect_handler="http://localhost")  # type: ignore[arg-type]
 
 
 @failure("request_timeout_s")
@@ -542,3 +672,38 @@ async def a_question_without_a_handler(_: Path) -> None:
         async with McpManager() as manager:
             await manager.deploy("docs", {**FAILED_START, "url": server.url})
             await manager.call_tool("docs", "ask")
+
+
+async def asked_by(server: Any, **spec: Any) -> None:
+    """Call a tool of a server in memory, which asks the client."""
+    async with McpManager() as manager:
+        await manager.deploy("docs", {"server": server, **spec})
+        (await manager.call_tool("docs", "ask")).raise_for_error()
+
+
+@failure('protocol_version = "handshake"', "handlers")
+async def a_question_of_fastmcp_in_the_latest_revision(_: Path) -> None:
+    await asked_by(of_fastmcp())
+
+
+@failure('protocol_version = "handshake"', "handlers")
+async def a_question_of_the_sdk_in_the_latest_revision(_: Path) -> None:
+    await asked_by(of_the_sdk())
+
+
+@failure("elicitation/create", "Handlers(elicitation=")
+async def a_question_of_fastmcp_without_a_handler(_: Path) -> None:
+    await asked_by(of_fastmcp(), protocol_version="handshake")
+
+
+@failure("elicitation/create", "Handlers(elicitation=")
+async def a_question_of_the_sdk_without_a_handler(_: Path) -> None:
+    await asked_by(of_the_sdk(), protocol_version="handshake")
+
+
+@failure("Handlers(sampling=")
+async def a_capability_that_the_typescript_sdk_misses(_: Path) -> None:
+    text = "Client does not support sampling (required for sampling/createMessage)"
+    with ScriptedServer() as server:
+        server.script_always("tools/call", faults.RpcErrorReply(-32603, text))
+        await called({"url": server.url})

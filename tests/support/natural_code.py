@@ -10,28 +10,40 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, assert_never
+
+import msgspec
+from fastmcp import FastMCP
+from pydantic import BaseModel
 
 import mcp_manager
 from mcp_manager import (
+    AudioContent,
     Caller,
     CallError,
     CallToolResult,
+    ChildExited,
+    CircuitChanged,
     CircuitOpenError,
     ConfigError,
-    DeadlineExceededError,
     ElicitationRequest,
+    EmbeddedResource,
     Event,
     FileTokenStore,
     Handlers,
     ImageContent,
+    LogMessage,
     ManagerConfig,
     McpManager,
     McpManagerError,
+    NotReadyError,
     OverloadedError,
+    Progress,
     PyHealthStatus,
     PyMcpManager,
+    ResourceLink,
     RpcError,
     SamplingRequest,
     Selector,
@@ -39,8 +51,11 @@ from mcp_manager import (
     ServerExitedError,
     ServerState,
     ServerStateChanged,
+    ServerView,
     TextContent,
     Tool,
+    ToolError,
+    UnknownContent,
     load_manager_config,
 )
 
@@ -140,8 +155,8 @@ async def fleet(urls: Iterable[str]) -> AsyncGenerator[McpManager]:
         await manager.deploy("text", json.dumps({"url": "https://text.example.com/mcp"}))
         try:
             await manager.wait_ready(2, timeout=10)
-        except DeadlineExceededError as late:
-            print(late.hint or late.message)
+        except NotReadyError as late:
+            print(late.hint or late.message, sorted(late.missing))
         yield manager
 
 
@@ -206,6 +221,130 @@ async def on_the_own_loop() -> str:
             return await manager.execute_async("docs", '{"method": "ping"}')
         except McpManagerError as error:
             return str(error)
+
+
+@dataclass
+class Sum:
+    """What a tool returns, as a dataclass."""
+
+    total: int
+
+
+class Page(BaseModel):
+    """What a tool returns, as a model of pydantic."""
+
+    title: str
+    words: list[str] = []
+
+
+class Point(msgspec.Struct):
+    """What a tool returns, as a struct."""
+
+    x: float
+    y: float
+
+
+async def typed(manager: McpManager) -> tuple[int, float, str, float, list[str]]:
+    """Decode results into one's own types; the checkers know them."""
+    sum_ = (await manager.call_tool("calc", "add", {"a": 1, "b": 2}, into=Sum)).data
+    weather = (await manager.call_tool("weather", "today", into=Weather)).raise_for_error().data
+    page = (await manager.call_fleet_tool("docs__page", {"url": "x"}, into=Page)).data
+    point = (await manager.call_tool(Selector(tags=["maps", "europe"]), "find", into=Point)).data
+    names = (await manager.call_tool("files", "list", into=list[str])).data
+    number: int = (await manager.call_tool("calc", "one", into=int)).data
+    return sum_.total + number, weather["celsius"], page.title.upper(), point.x, [name.strip() for name in names]
+
+
+async def typed_for_a_user(manager: McpManager) -> str:
+    mine = manager.for_caller(Caller("user-17"))
+    found = await mine.call_tool("docs", "page", {"url": "x"}, into=Page, timeout=5)
+    try:
+        return found.data.title
+    except ToolError as error:
+        return error.to_dict()["message"] if error.tool == "page" else str(error)
+
+
+def typed_in_threads(manager: PyMcpManager) -> tuple[int, list[str]]:
+    """Use the methods of the manager by their names, without asyncio."""
+    total = manager.call_tool("calc", "add", {"a": 1, "b": 2}, into=Sum).data.total
+    tools: list[Tool] = manager.list_tools("calc")
+    manager.wait_ready(1, timeout=5)
+    view: ServerView = manager.server("calc")
+    catalog = manager.list_all_tools(["calc"])
+    return total, [*view["tags"], *(tool.name for tool in tools), *(each.name for each in catalog.tools)]
+
+
+async def typed_on_the_own_loop(manager: PyMcpManager) -> int:
+    result = await manager.call_tool_async("calc", "add", {"a": 1}, into=Sum, timeout=3)
+    return result.data.total
+
+
+def described(
+    block: TextContent | ImageContent | AudioContent | ResourceLink | EmbeddedResource | UnknownContent,
+) -> str:
+    """Tell of every kind of content, so that a checker says which is missing."""
+    match block.type:
+        case "text":
+            return block.text
+        case "image" | "audio":
+            return f"{len(block.to_bytes())} bytes of {block.mime_type}"
+        case "resource_link":
+            return block.uri
+        case "resource":
+            return block.resource.text or block.resource.uri
+        case "unknown":
+            return block.received_type
+        case _:
+            assert_never(block)
+
+
+def told_in_full(event: Event) -> str | None:
+    match event:
+        case ServerStateChanged(state=ServerState.UNHEALTHY, reasons=reasons):
+            return ", ".join(reasons)
+        case CircuitChanged(server_id=server_id, circuit=state):
+            return f"{server_id}: {state}"
+        case ChildExited(server_id=server_id, exit_status=code) if code:
+            return f"{server_id}: {code}"
+        case _:
+            return None
+
+
+def note(server_id: str, message: LogMessage) -> None:
+    print(server_id, message.level, message.data)
+
+
+def count(server_id: str, report: Progress) -> None:
+    print(server_id, report.progress)
+
+
+def refuse(server_id: str, request: ElicitationRequest) -> dict[str, Any]:
+    return request.decline()
+
+
+async def of_mappings() -> None:
+    """Make managers of what is at hand."""
+    tools = FastMCP("tools")
+    handlers = Handlers(elicitation=refuse, logging=note, progress=count, roots=[Path("/srv")])
+    async with McpManager({"docs": "https://docs.example.com/mcp", "time": ["uvx", "mcp-server-time"]}) as manager:
+        await manager.deploy("search", url="https://search.example.com/mcp", tags=["docs"], priority=2)
+        await manager.deploy("files", command="npx", args=["-y", "files"], env={"ROOT": "/srv"})
+        await manager.deploy("keyed", url="https://k.example.com/mcp", auth={"type": "bearer", "token": "secret"})
+        await manager.deploy("own", server=tools)
+        await manager.redeploy("search", url="https://search.example.com/v2/mcp")
+        await manager.apply({"docs": {"url": "https://docs.example.com/mcp"}})
+    async with McpManager(
+        {"servers": {"docs": {"url": "https://docs.example.com/mcp", "tags": ["a"]}}}, handlers=handlers
+    ):
+        pass
+    async with McpManager(tools) as small, McpManager(["https://a.example.com/mcp", "https://b.example.com/mcp"]):
+        print(small.health().to_json(), small.servers())
+    async with McpManager.from_file("fleet.toml") as of_a_file:
+        print(of_a_file.snapshot().to_dict())
+
+
+def in_a_log(error: McpManagerError) -> dict[str, Any]:
+    return {"event": "call failed", **error.to_dict()}
 
 
 def misspelt() -> object:

@@ -274,8 +274,8 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
 
         Raises
         ------
-        DeadlineExceededError
-            The time has passed; a ``TimeoutError``, which names servers that are not ready, and why.
+        NotReadyError
+            The time has passed; a ``DeadlineExceededError``, which says which servers are not ready, and why.
         """
 
     async def wait_ready_async(self, min: int | None = None, *, timeout: float | None = None) -> None:

@@ -19,7 +19,7 @@ class Finding:
     ----------
     severity
         How bad it is.
-    server
+    server_id
         The id of the server, ``None`` for the fleet as a whole.
     seen
         What was seen, in one line.
@@ -28,6 +28,6 @@ class Finding:
     """
 
     severity: Severity
-    server: str | None
+    server_id: str | None
     seen: str
     advice: str

@@ -28,7 +28,7 @@ async def run(options: Options) -> int:
     fleet, findings = await _loaded(options)
     if fleet is not None:
         findings += examine_configuration(fleet.servers)
-        broken = {each.server for each in findings if each.severity == "error" and each.server is not None}
+        broken = {each.server_id for each in findings if each.severity == "error" and each.server_id is not None}
         findings += await examine_connections(fleet, broken, options)
     findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]
     findings.sort(key=lambda each: _ORDER.index(each.severity))
@@ -79,7 +79,7 @@ def _is_readable(source: str) -> bool:
 
 
 def _show(findings: list[Finding], servers: int) -> None:
-    rows = [[each.severity, each.server or "-", each.seen, each.advice] for each in findings]
+    rows = [[each.severity, each.server_id or "-", each.seen, each.advice] for each in findings]
     if rows and not is_terminal():
         print(render(("severity", "server", "seen", "to do"), rows))
     for severity, server, seen, advice in rows if is_terminal() else ():

@@ -14,7 +14,14 @@ from yarl import URL
 from mcp_manager._core.http_message import WireReply
 from mcp_manager.config import redact_url
 from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
-from mcp_manager.transports.http.bare_origin import USUAL_PATH, is_bare
+from mcp_manager.transports.http.status_hints import (
+    about_forbidden,
+    about_gateway,
+    about_other,
+    about_unavailable,
+    later,
+    no_endpoint_at,
+)
 from mcp_manager.transports.http.urls import resolve
 
 __all__ = [
@@ -32,9 +39,10 @@ __all__ = [
 _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_LOCATION_BYTES: Final = 4096
 _MAX_SHOWN: Final = 200
-_MOST_OFTEN: Final = f", most often {USUAL_PATH}"
 # RFC 9110, section 15.4: the other 3xx do not redirect.
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# What Cloudflare answers if it cannot reach the server, or got no valid response of it.
+_OF_A_PROXY: Final = frozenset(range(520, 531))
 
 
 def carries_answer(status: int) -> bool:
@@ -101,9 +109,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
     status, endpoint = reply.status, request.endpoint
     said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
-        what, hint = _about_credentials(reply, request.credentials)
-        if status == 403 and "host" in words.detail.lower():
-            hint = "the server may not accept the host in url: use the name that it expects, or allow this one there"
+        what, hint = _about_credentials(reply, request.credentials, words.detail)
         raise AuthError(f"the server {what} (HTTP {status}){said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
@@ -111,7 +117,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             f"the server is limiting requests (HTTP 429){said}",
             server_id=server_id,
             retry_after_s=retry_after_s,
-            hint=f"{_later(retry_after_s)}set limits.rate so that calls wait here instead",
+            hint="; ".join(filter(None, (later(retry_after_s), "set limits.rate so that calls wait here instead"))),
         )
     if status == 503:
         raise OverloadedError(
@@ -119,13 +125,14 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             server_id=server_id,
             delivery="unknown",
             retry_after_s=retry_after_s,
-            hint=_later(retry_after_s).removesuffix("; "),
+            hint=about_unavailable(retry_after_s),
         )
-    if status in (502, 504):
+    if status in (502, 504) or status in _OF_A_PROXY:
         raise ConnectionLostError(
             f"a gateway could not reach the server, or lost it (HTTP {status}){said}",
             server_id=server_id,
             delivery="unknown",
+            hint=about_gateway(status),
         )
     if status in _REDIRECTS:
         _raise_redirected(reply, server_id, endpoint, words)
@@ -143,7 +150,7 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
             # A server may also answer 408 after it has begun to execute the request.
             delivery="unknown" if status == 408 else "rejected",
             retryable=status in (408, 425),
-            hint="" if request.has_session else _way_out(reply, endpoint, words),
+            hint=_way_out(reply, request, words),
         )
     raise ProtocolError(
         f"the server failed with HTTP {status}{said}",
@@ -151,27 +158,18 @@ def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, wo
         delivery="unknown",
         # 501: the server does not implement it (RFC 9110, section 15.6.2), so repeating is useless.
         retryable=status != 501,
+        hint=_way_out(reply, request, words),
     )
 
 
-def _later(retry_after_s: float | None) -> str:
-    return "" if retry_after_s is None else f"retry in {retry_after_s:.1f} s; "
+def _way_out(reply: WireReply, request: RefusedRequest, said: Said) -> str:
+    is_new = not request.has_session
+    if is_new and reply.status in (404, 405) and said.code is None and (told := no_endpoint_at(request.endpoint)):
+        return told
+    return about_other(reply.status, request.endpoint, said.detail, reply.body, is_new=is_new)
 
 
-def _way_out(reply: WireReply, endpoint: URL, said: Said) -> str:
-    if reply.status in (404, 405):
-        if is_bare(str(endpoint)) and said.code is None:
-            return (
-                f"url has no path, and {USUAL_PATH} is no MCP endpoint either: set url to the endpoint, with its path"
-            )
-        return f"check that url is the MCP endpoint{_MOST_OFTEN if endpoint.raw_path != USUAL_PATH else ''}"
-    # Servers that expect TLS mention "HTTPS" in the body: nginx, Apache, Go, and the proxies of Node and Python.
-    if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
-        return "the server may speak TLS there: write https:// in url"
-    return ""
-
-
-def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
+def _about_credentials(reply: WireReply, credentials: Credentials, said: str) -> tuple[str, str]:
     """Return what a 401 or 403 means, and a hint; a 403 is often not about credentials."""
     challenge = ", ".join(reply.header_values("www-authenticate"))
     if credentials is not Credentials.OBTAINED and "resource_metadata" in challenge.lower():
@@ -179,10 +177,13 @@ def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str,
     if credentials is Credentials.NONE:
         if reply.status == 401 or challenge:
             return "requires credentials", "set auth, or headers, in the server's configuration"
-        return "refused the request", ""
-    if reply.status == 401:
+    elif reply.status == 401:
         return "refused the credentials", "check auth and headers in the server's configuration"
-    return "refused the request", "if it is about credentials, check auth and headers in the server's configuration"
+    return "refused the request", about_forbidden(
+        said,
+        has_credentials=credentials is not Credentials.NONE,
+        is_obtained=credentials is Credentials.OBTAINED,
+    )
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

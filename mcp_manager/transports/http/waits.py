@@ -95,7 +95,7 @@ class Waits:
                 raise
             message, hint = self._pool.shortage(wait, str(endpoint.origin()))
             late = DeadlineExceededError(
-                f"no connection became free within the deadline: {message}",
+                f"{message}, and no connection became free within the deadline",
                 server_id=self._server_id,
                 delivery="not_sent",
                 hint=hint,

@@ -85,6 +85,11 @@ async def test_a_model_is_told_what_it_can_react_to(manager: McpManager, server:
     invalid = await toolset.answer("weather__forecast", {})
     assert isinstance(invalid.error, RpcError)
     assert "arguments are invalid: city is required" in invalid.text
+    server.script("tools/call", faults.RpcErrorReply(-32602, "Unknown tool: forecast"))
+    gone = await toolset.answer("weather__forecast", {})
+    # What helps is for those who run the manager.
+    assert gone.error is not None and gone.error.hint
+    assert gone.text == "The arguments are invalid: Unknown tool: forecast (JSON-RPC error -32602)"
 
 
 async def test_a_call_without_an_answer_says_whether_it_may_have_been_executed(

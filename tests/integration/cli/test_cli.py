@@ -274,7 +274,7 @@ def test_tools_of_all_are_listed_although_some_servers_fail(fleet: Path, capsys:
     assert main(["tools", str(fleet), "--json"]) == 1
     shown = capsys.readouterr()
     assert [
-        (each["server"], each.get("name"), each.get("error", {}).get("class")) for each in json.loads(shown.out)
+        (each["server_id"], each.get("name"), each.get("error", {}).get("type")) for each in json.loads(shown.out)
     ] == [
         ("works", "echo", None),
         ("works", "add", None),

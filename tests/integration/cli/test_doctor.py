@@ -39,7 +39,7 @@ def examine(
     shown = capsys.readouterr()
     assert shown.err == ""
     told = json.loads(shown.out)
-    found = [(each["severity"], each["server"], each["seen"], each["advice"]) for each in told["findings"]]
+    found = [(each["severity"], each["server_id"], each["seen"], each["advice"]) for each in told["findings"]]
     for _, _, seen, advice in found:
         assert seen and advice
         assert "\n" not in seen + advice
@@ -100,7 +100,7 @@ env.PATH = "{tmp_path}"
         encoding="utf-8",
     )
     assert main(["doctor", str(path), "--json"]) == 1
-    advice = {each["server"]: each["advice"] for each in json.loads(capsys.readouterr().out)["findings"]}
+    advice = {each["server_id"]: each["advice"] for each in json.loads(capsys.readouterr().out)["findings"]}
     assert advice["a"] == 'put the arguments into args: command = "known", args = ["-m", "foo bar"]'
     assert advice["b"] == 'put the arguments into args: command = "./known", args = ["-m", …]'
     assert advice["c"].endswith("or set command to its full path")
@@ -245,12 +245,12 @@ def test_a_clock_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_the_clock_of_this_machine_that_is_wrong() -> None:
     (finding,) = judged({"a": 90_000.0, "b": 90_050.0})
-    assert (finding.server, finding.seen) == (
+    assert (finding.server_id, finding.seen) == (
         None,
         "the clock of this machine is 1.04 days behind those of all HTTP servers",
     )
-    assert [each.server for each in judged({"a": 90_000.0, "b": 90_500.0})] == ["a", "b"]
-    assert [each.server for each in judged({"a": 90_000.0, "b": 0.0})] == ["a"]
+    assert [each.server_id for each in judged({"a": 90_000.0, "b": 90_500.0})] == ["a", "b"]
+    assert [each.server_id for each in judged({"a": 90_000.0, "b": 0.0})] == ["a"]
     assert judged({"a": 299.0, "b": -299.0}) == judged({}) == []
 
 
@@ -291,7 +291,7 @@ def test_a_rule_that_matches_no_tool(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(json.dumps({"servers": servers}), encoding="utf-8")
     assert main(["doctor", str(path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["findings"]
-    assert (found["severity"], found["server"]) == ("warning", "a")
+    assert (found["severity"], found["server_id"]) == ("warning", "a")
     assert found["seen"] == "no tool of the server matches: tools.allow has 'ad' (did you mean 'add'?)"
 
 
@@ -310,7 +310,7 @@ def test_tools_of_the_same_name(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_tools_that_are_too_many_or_twice() -> None:
     many = [f"tool{index}" for index in range(200)]
     found = examine_tools({"a": many, "b": ["x", "x"]})
-    assert [(each.severity, each.server) for each in found] == [("warning", "b"), ("warning", None)]
+    assert [(each.severity, each.server_id) for each in found] == [("warning", "b"), ("warning", None)]
     assert found[0].seen == "it lists tools twice: x"
     assert found[1].seen.startswith("the fleet has 202 tools")
 
@@ -323,7 +323,7 @@ def test_a_limit_of_open_files_that_is_too_low(tmp_path: Path) -> None:
     path.write_text(json.dumps({"servers": servers}), encoding="utf-8")
     command = f"ulimit -S -n 128; exec {' '.join(COMMAND)} doctor {path} --json"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
-    limits = [each for each in json.loads(done.stdout)["findings"] if each["server"] is None]
+    limits = [each for each in json.loads(done.stdout)["findings"] if each["server_id"] is None]
     assert [(each["severity"], each["advice"]) for each in limits] == [("warning", "ulimit -n 184")]
 
 

@@ -221,6 +221,6 @@ def test_the_list_has_what_is_switched_off_and_left_out(wrong: Path, capsys: pyt
 def test_the_doctor_examines_the_rest_of_a_file(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(wrong), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    found = [(each["severity"], each["server"], each["seen"].partition(" ")[0]) for each in told["findings"]]
+    found = [(each["severity"], each["server_id"], each["seen"].partition(" ")[0]) for each in told["findings"]]
     assert found == [("error", None, f"{wrong}:2:1:"), ("error", None, f"{wrong}:5:1:"), ("note", "off", "it")]
     assert told["servers"] == 3

@@ -60,8 +60,8 @@ def test_a_list_is_an_array(
 def test_what_failed_is_in_the_list(fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, listed = run(capsys, "resources", fleet)
     (failed,) = [each for each in listed if "error" in each]
-    assert failed["server"] == "gone"
-    assert failed["error"]["class"] == "ConnectError"
+    assert failed["server_id"] == "gone"
+    assert failed["error"]["type"] == "ConnectError"
     assert (failed["error"]["delivery"], failed["error"]["retryable"]) == ("not_sent", True)
 
 
@@ -70,7 +70,7 @@ def test_the_other_verbs(fleet: str, capsys: pytest.CaptureFixture[str]) -> None
     assert (status, len(snapshot["servers"])) == (1, 3)
     status, told = run(capsys, "doctor", fleet)
     assert (status, told["servers"]) == (1, 3)
-    assert {(each["severity"], each["server"]) for each in told["findings"]} == {("error", "gone")}
+    assert {(each["severity"], each["server_id"]) for each in told["findings"]} == {("error", "gone")}
     assert run(capsys, "call", fleet, "works", "add", "a=1", "b=2")[1]["content"][0]["text"] == "3"
     assert run(capsys, "call", fleet, "works", "ping")[1]["result"] == {}
     assert run(capsys, "login", fleet, "works")[1]["logged_in"] is False
@@ -88,10 +88,10 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_logs_are_an_object_a_line(fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", fleet, "gone", "--json"]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines[-1]["error"]["class"] == "ConnectError"
+    assert lines[-1]["error"]["type"] == "ConnectError"
 
 
-ERROR = {"class", "message", "server", "delivery", "retryable", "hint", "problems"}
+ERROR = {"type", "message", "hint", "server_id", "delivery", "retryable"}
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,12 @@ def test_a_failure_is_one_object(
 ) -> None:
     found, told = run(capsys, *(fleet if each == "FLEET" else each for each in arguments))
     assert (found, set(told)) == (status, {"error"})
-    assert (told["error"]["class"], told["error"]["server"]) == (kind, server)
-    assert set(told["error"]) == ERROR
+    assert (told["error"]["type"], told["error"]["server_id"]) == (kind, server)
+    assert set(told["error"]) >= ERROR
+    assert ("problems" in told["error"], "retry_after_s" in told["error"]) == (
+        kind == "ConfigError",
+        kind == "ConnectError",
+    )
     assert told["error"]["message"]
 
 

@@ -134,7 +134,7 @@ def test_a_user_who_refuses_is_an_error(environment: dict[str, str], tmp_path: P
     with ProtectedServer(metadata={"authorization_response_iss_parameter_supported": None}) as protected:
         done = run(environment, "login", write(tmp_path, protected.url), "--json")
     error = json.loads(done.stdout)["error"]
-    assert (done.returncode, error["class"], error["server"]) == (1, "AuthError", "tracker")
+    assert (done.returncode, error["type"], error["server_id"]) == (1, "AuthError", "tracker")
     assert "access_denied" in error["message"]
 
 

@@ -18,12 +18,12 @@ from support.calls import CALM
 from mcp_manager import (
     Caller,
     ConfigError,
-    DeadlineExceededError,
     Handlers,
     InvalidRequestError,
     ManagerConfig,
     McpManager,
     McpManagerError,
+    NotReadyError,
     ProtocolError,
     PyMcpManager,
     RpcError,
@@ -326,13 +326,43 @@ async def test_a_wait_that_is_over_says_who_was_not_ready_and_why() -> None:
             await manager.deploy("a", {"url": server.url, **CALM})
             for number in range(7):
                 await manager.deploy(f"gone-{number}", {"url": URL, **CALM, "connect_timeout_s": 0.5})
-            with pytest.raises(DeadlineExceededError) as caught:
+            with pytest.raises(NotReadyError) as caught:
                 await manager.wait_ready(timeout=0.05)
             assert isinstance(caught.value, TimeoutError)
-            text = str(caught.value)
-            assert "after 0.05 s 1 of 8 servers are ready; 'gone-0' is Unhealthy (not connected): " in text
-            assert text.count("gone-") == 5
-            assert "; and 2 more" in text
-            with pytest.raises(DeadlineExceededError, match="1 of 3 servers are ready"):
+            head, *lines = str(caught.value).split("\n")
+            assert head == "1 of 8 servers ready after 0.05 s:"
+            for number, line in enumerate(lines[:5]):
+                assert line.startswith(f"  gone-{number} is Unhealthy (not connected): cannot connect to {URL[:-4]}: ")
+            assert lines[5:] == ["  and 2 more", "(wait longer with timeout=, or for fewer servers with min=)"]
+            assert list(caught.value.missing) == [f"gone-{number}" for number in range(7)]
+            assert f"  gone-0 is {caught.value.missing['gone-0']}" == lines[0]
+            assert caught.value.to_dict()["missing"] == caught.value.missing
+            with pytest.raises(NotReadyError, match="1 of 3 servers ready"):
                 await manager.wait_ready(3, timeout=0.0)
+            await manager.undeploy("a")
+            for number in range(1, 7):
+                await manager.undeploy(f"gone-{number}")
+            with pytest.raises(NotReadyError, match=r"^0 of 1 server ready after 0.05 s: gone-0 is Unhealthy"):
+                await manager.wait_ready(timeout=0.05)
+            await manager.undeploy("gone-0")
+            await manager.deploy("a", {"url": server.url, **CALM})
             await manager.wait_ready(1, timeout=5)
+
+
+async def test_a_manager_is_shown_with_its_phase_and_its_servers() -> None:
+    manager = McpManager({"a": URL})
+    shown = [repr(McpManager()), repr(manager)]
+    async with manager:
+        await manager.deploy("b", URL)
+        shown.append(repr(manager))
+    assert shown == [
+        "<McpManager: not started, 0 servers>",
+        "<McpManager: not started, 1 server>",
+        "<McpManager: running, 2 servers>",
+    ]
+    assert repr(manager) == "<McpManager: stopped, 2 servers>"
+    threaded = PyMcpManager({"a": URL})
+    assert repr(threaded) == "<PyMcpManager: not started, 1 server>"
+    async with threaded:
+        assert repr(threaded) == "<PyMcpManager: running, 1 server>"
+    assert repr(threaded) == "<PyMcpManager: stopped, 1 server>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import msgspec
 import pytest
@@ -143,3 +144,8 @@ def test_structs_are_frozen_and_share_no_state() -> None:
 def test_pickle_round_trip() -> None:
     config = ServerConfig(command="server", env={"A": "b"}, instances=3)
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+@pytest.mark.parametrize("url", [5, ["http://h/mcp", 5], object()])
+def test_a_configuration_with_a_url_of_a_wrong_type_can_be_shown(url: Any) -> None:
+    assert "url=" in repr(ServerConfig(url=url))

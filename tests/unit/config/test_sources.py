@@ -94,6 +94,13 @@ def test_everything_that_is_wrong_in_a_mapping_is_told() -> None:
         (b"{}", "value of type bytes"),
         ('{"servers": {}}', "JSON text.*give the mapping itself"),
         ({"foo": 1}, "none of the known tables"),
+        (
+            {"time": "uvx"},
+            r'servers.time: a text must be a URL.*a program and its arguments as a list, such as \["uvx"',
+        ),
+        ({"time": "./server.py", "docs": URL}, r"servers.time: a text must be a URL"),
+        ({"name": "time", "tags": ["a"]}, "none of the known tables"),
+        ({"sever": {"a": {"url": URL}}}, "unknown table 'sever'.*did you mean 'servers'"),
         ({"servers": {"a": URL}, "max_connections": 5}, "'max_connections'.*it belongs in the manager table"),
         ([OBJECT, OBJECT], "two servers have the id 'tools'.*a mapping of servers by id"),
         (["npx", "-y"], r"is no command line.*give a mapping of servers by id"),
