@@ -374,7 +374,7 @@ def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task
     return task
 
 
-async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
+async def outcome(handling: asyncio.Task[Any], timeout_s: float | None) -> Any:
     """Wait for a handler's answer, and return it.
 
     When the time is up, or the wait is cancelled, the handler is cancelled. If it ignores that, it goes on in the
@@ -385,7 +385,7 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
     handling
         The task that :func:`start_handler` returned.
     timeout_s
-        Seconds to wait.
+        Seconds to wait; ``None`` for no limit.
 
     Raises
     ------

@@ -31,6 +31,7 @@ from mcp_manager.runtime.read_budget import read_budget
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.paced_line import PacedLine
+from mcp_manager.transports.base import CallListener
 from mcp_manager.transports.containment import Containment
 
 __all__ = ["ServerRequests"]
@@ -129,15 +130,23 @@ class ServerRequests:
         self._notifications: PacedLine | None = None
         self._replies: PacedLine | None = None
 
-    def answer(self, message: Message, method: str) -> None:
-        """Start answering a request of the server; the reply follows later, also if the handler fails."""
+    def answer(self, message: Message, method: str, listener: CallListener | None = None) -> None:
+        """Start answering a request of the server; the reply follows later, also if the handler fails.
+
+        Parameters
+        ----------
+        message, method
+            The request, and its method.
+        listener
+            That of the call which the request belongs to: it answers in place of the handlers. ``None`` without one.
+        """
         request_id = message.id_raw or b"null"
         if request_id == b"null":
             # 2025-11-25, basic, requests: an id must not be null, so a reply could not be matched.
             self._faults.count("a request whose id is null")
         elif method == methods.PING:
             self._reply(_result_frame(request_id, b"{}"))
-        elif method not in self._handlers:
+        elif listener is None and method not in self._handlers:
             self._reply(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found"))
         elif request_id in self._answering:
             self._faults.count("a request with an id in use")
@@ -146,7 +155,7 @@ class ServerRequests:
             self._faults.count("too many requests at once")
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
-            task = self.spawn(self._serve(method, request_id, message.params))
+            task = self.spawn(self._serve(method, request_id, message.params, listener))
             read_budget().spend(_HANDLER_NS + _REPLY_NS)
             if task is not None:
                 self._answering[request_id] = task
@@ -168,7 +177,9 @@ class ServerRequests:
         if method in self._handlers:
             await self._notify(method, params)
 
-    async def fulfil(self, asked: Mapping[str, InputRequest], deadline_ns: int) -> dict[str, Any]:
+    async def fulfil(
+        self, asked: Mapping[str, InputRequest], deadline_ns: int, listener: CallListener | None = None
+    ) -> dict[str, Any]:
         """Answer all questions of one round of a request, at the same time (2026-07-28, basic/patterns/mrtr).
 
         Parameters
@@ -177,6 +188,8 @@ class ServerRequests:
             The questions, by the server's keys.
         deadline_ns
             A time of :func:`time.monotonic_ns`, 0 for none.
+        listener
+            That of the call: if it takes messages, it answers in place of the handlers.
 
         Returns
         -------
@@ -197,7 +210,7 @@ class ServerRequests:
         waiting = asyncio.timeout(remaining_s(deadline_ns))
         try:
             async with waiting:
-                return await self._fulfil(asked)
+                return await self._fulfil(asked, listener if listener is not None and listener.takes_messages else None)
         except InputRequiredError:
             if self._closed:
                 # The handlers did not fail: the end of the session cancelled them.
@@ -212,16 +225,20 @@ class ServerRequests:
                 delivery="answered",
             ) from None
 
-    async def _fulfil(self, asked: Mapping[str, InputRequest]) -> dict[str, Any]:
+    async def _fulfil(self, asked: Mapping[str, InputRequest], listener: CallListener | None) -> dict[str, Any]:
         for question in asked.values():
-            if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
+            has_handler = listener is not None or question.method in self._handlers
+            if question.method not in methods.INPUT_METHODS or not has_handler:
                 raise self._no_input(
                     f"asked for {question.method[:60]!r}, which has no handler",
                     hint="pass handlers={method: handler} to the manager",
                 )
         if self._closed:
             raise self._session_ended()
-        tasks = {key: background_task(self._answer_question(each), "answer a question") for key, each in asked.items()}
+        tasks = {
+            key: background_task(self._answer_question(each, listener), "answer a question")
+            for key, each in asked.items()
+        }
         try:
             await asyncio.gather(*tasks.values())
         finally:
@@ -255,24 +272,26 @@ class ServerRequests:
             task.cancel()
         return tasks
 
-    async def _serve(self, method: str, request_id: bytes, params: bytes | None) -> None:
+    async def _serve(self, method: str, request_id: bytes, params: bytes | None, listener: CallListener | None) -> None:
         # If the server cancels the request, no reply is sent (2025-11-25, basic/utilities/cancellation).
-        await self._send(await self._reply_frame(method, request_id, params))
+        await self._send(await self._reply_frame(method, request_id, params, listener))
 
-    async def _reply_frame(self, method: str, request_id: bytes, params: bytes | None) -> bytes:
+    async def _reply_frame(
+        self, method: str, request_id: bytes, params: bytes | None, listener: CallListener | None
+    ) -> bytes:
         try:
             given = _read_params(params)
             if given is None:
                 self._faults.count("a request whose params are not an object", method[:60])
                 return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
-            return _result_frame(request_id, await self._result(method, given))
+            return _result_frame(request_id, await self._result(method, given, listener))
         except RpcError as error:
             return _error_frame(request_id, error.code, error.message, error.data)
         except _Failed as failure:
             return _error_frame(request_id, INTERNAL_ERROR, f"The client's handler {failure}")
 
-    async def _result(self, method: str, params: dict[str, Any]) -> bytes:
-        """Run the handler of a request, and return its answer as JSON.
+    async def _result(self, method: str, params: dict[str, Any], listener: CallListener | None) -> bytes:
+        """Run the handler of a request, or ask the listener of its call, and return the answer as JSON.
 
         Raises
         ------
@@ -286,7 +305,7 @@ class ServerRequests:
             self._faults.count("a request for an undeclared capability", missing)
             raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
-            answer = await outcome(self._start(method, params), self._timeout_s)
+            answer = await outcome(self._start(method, params, listener), self._time_for(listener))
             result = msgspec.json.encode({} if answer is None else answer)
         except RpcError as error:
             raise _encodable(error) from None
@@ -318,7 +337,7 @@ class ServerRequests:
             self._faults.count("a notification whose params are not an object", method[:60])
             return
         try:
-            await outcome(self._start(method, given), self._timeout_s)
+            await outcome(self._start(method, given, None), self._timeout_s)
         except RpcError as error:
             if error.code != INVALID_PARAMS:
                 _log.warning("the handler of %s failed: %s", method, self._containment.masked(str(error)))
@@ -329,12 +348,12 @@ class ServerRequests:
         except Exception as error:
             self._containment.log(f"the handler of {method} failed", error)
 
-    async def _answer_question(self, question: InputRequest) -> msgspec.Raw:
+    async def _answer_question(self, question: InputRequest, listener: CallListener | None) -> msgspec.Raw:
         if self._questions is None:
             self._questions = asyncio.Semaphore(_MAX_REQUESTS)
         try:
             async with self._questions:
-                return msgspec.Raw(await self._result(question.method, question.params))
+                return msgspec.Raw(await self._result(question.method, question.params, listener))
         except RpcError as error:
             raise self._no_input(f"asked for {question.method}, which its handler refused: {error.message}") from None
         except _Failed as failure:
@@ -342,8 +361,13 @@ class ServerRequests:
                 f"asked for {question.method}, and its handler {failure}", hint="see the log for the reason"
             ) from None
 
-    def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
-        handling = start_handler(self._handlers[method], self._containment.server_id, params)
+    def _time_for(self, listener: CallListener | None) -> float | None:
+        """Return how many seconds an answer may take: as long as the call, for those that its listener gives."""
+        return self._timeout_s if listener is None else listener.left_s()
+
+    def _start(self, method: str, params: dict[str, Any], listener: CallListener | None) -> asyncio.Task[Any]:
+        handler = self._handlers[method] if listener is None else partial(_ask, listener, method)
+        handling = start_handler(handler, self._containment.server_id, params)
         if self._handling is None:
             self._handling = set()
         self._handling.add(handling)
@@ -381,6 +405,11 @@ class ServerRequests:
         task = self._answering.get(request_id)
         if task is not None:
             task.cancel()
+
+
+def _ask(listener: CallListener, method: str, server_id: str, params: Any) -> Any:
+    """Ask the listener of a call for the answer to a request."""
+    return listener.answer(method, params)
 
 
 def _news_key(method: str, params: bytes | None) -> tuple[str, bytes | None] | None:
