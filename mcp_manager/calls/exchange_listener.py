@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -68,8 +67,6 @@ class ExchangeListener(CallListener):
         See :data:`OnMessage`; ``None`` leaves requests to the handlers of the manager.
     containment
         Logs what the function raises for notifications.
-    deadline_ns
-        When the exchange ends, a time of :func:`time.monotonic_ns`.
     tokens
         The progress token that the server gets, and that of the caller, as JSON; ``None`` without one.
     """
@@ -77,7 +74,6 @@ class ExchangeListener(CallListener):
     __slots__ = (
         "_answering",
         "_closed",
-        "_deadline_ns",
         "_deliveries",
         "_on_message",
         "_own_token",
@@ -90,12 +86,10 @@ class ExchangeListener(CallListener):
         self,
         on_message: OnMessage | None,
         containment: Containment,
-        deadline_ns: int,
         tokens: tuple[str, msgspec.Raw] | None = None,
     ) -> None:
         self._on_message = on_message
         self._deliveries = Deliveries("the on_message of an exchange", containment)
-        self._deadline_ns = deadline_ns
         self.takes_messages: bool = on_message is not None
         self.takes_every_result: bool = True
         self.token: str | None = None if tokens is None else tokens[0]
@@ -122,10 +116,6 @@ class ExchangeListener(CallListener):
         self._check_open()
         answer = self._on_message(ServerMessage(method, msgspec.json.encode(params), True))
         return self._awaited(answer) if inspect.isawaitable(answer) else _as_json(answer)
-
-    def left_s(self) -> float | None:
-        """Return in how many seconds the exchange ends."""
-        return max(0.0, (self._deadline_ns - time.monotonic_ns()) / 1e9)
 
     async def finish(self, deadline_ns: int) -> None:
         """Wait until all notifications are handed over, or until the deadline."""

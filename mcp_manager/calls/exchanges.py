@@ -99,7 +99,7 @@ class Exchanges(CallsForCallers):
             await self._dispatcher.notify(call)
             return b"null"
         call.request, tokens = self._with_own_token(message, on_message)
-        listener = ExchangeListener(on_message, template.containment, call.deadline_ns, tokens)
+        listener = ExchangeListener(on_message, template.containment, tokens)
         listener.takes_every_result = not answers_input
         call.listener = listener
         if caller is None:

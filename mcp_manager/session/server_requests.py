@@ -305,7 +305,8 @@ class ServerRequests:
             self._faults.count("a request for an undeclared capability", missing)
             raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
-            answer = await outcome(self._start(method, params, listener), self._time_for(listener))
+            # A listener may take as long as its call.
+            answer = await outcome(self._start(method, params, listener), None if listener else self._timeout_s)
             result = msgspec.json.encode({} if answer is None else answer)
         except RpcError as error:
             raise _encodable(error) from None
@@ -360,10 +361,6 @@ class ServerRequests:
             raise self._no_input(
                 f"asked for {question.method}, and its handler {failure}", hint="see the log for the reason"
             ) from None
-
-    def _time_for(self, listener: CallListener | None) -> float | None:
-        """Return how many seconds an answer may take: as long as the call, for those that its listener gives."""
-        return self._timeout_s if listener is None else listener.left_s()
 
     def _start(self, method: str, params: dict[str, Any], listener: CallListener | None) -> asyncio.Task[Any]:
         handler = self._handlers[method] if listener is None else partial(_ask, listener, method)

@@ -79,12 +79,11 @@ class CallListener:
         """Take another notification; must not raise or block."""
 
     def answer(self, method: str, params: dict[str, Any]) -> Any:
-        """Return the answer to a request of the server, or an awaitable of it; may raise anything."""
-        raise NotImplementedError
+        """Return the answer to a request of the server, or an awaitable of it, which :meth:`aclose` ends.
 
-    def left_s(self) -> float | None:
-        """Return in how many seconds the call ends, ``None`` if that is open."""
-        return None
+        It may raise anything.
+        """
+        raise NotImplementedError
 
     async def finish(self, deadline_ns: int) -> None:
         """Wait until all that was taken is handed over, or until the deadline, a time of :func:`time.monotonic_ns`."""

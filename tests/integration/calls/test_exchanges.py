@@ -123,9 +123,7 @@ async def test_questions_of_callers_reach_them_on_sessions_with_their_capabiliti
         listeners = [Listener(name) for name in ("alice", "bob")]
         replies = await asyncio.gather(
             *(
-                manager.exchange(
-                    "a", call("elicit"), caller=Caller(each.name, capabilities=ASKED), on_message=each
-                )
+                manager.exchange("a", call("elicit"), caller=Caller(each.name, capabilities=ASKED), on_message=each)
                 for each in listeners
             )
         )
