@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _MAX_REQUESTS: Final = 64
 _MAX_NOTIFICATIONS: Final = 64
 _MAX_REPLIES: Final = 4
+_NEWS_AT_ONCE: Final = 16
 # The most handlers of one session that run, including those that ignore their cancellation.
 _MAX_HANDLERS: Final = _MAX_REQUESTS + 1024
 # Roughly how much of the loop's time a handler takes, and a reply with everything that HTTP adds to it.
@@ -172,10 +173,15 @@ class ServerRequests:
                 self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
             self._notifications.add(partial(self._notify_paced, method, params), key)
 
-    async def deliver(self, method: str, params: bytes | None) -> None:
-        """Run the handler of a notification to its end, if there is one; this one is never dropped."""
-        if method in self._handlers:
-            await self._notify(method, params)
+    async def deliver_all(self, news: Iterable[tuple[str, bytes | None]]) -> None:
+        """Run the handlers of notifications to their end; none of these is dropped."""
+        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
+
+        async def deliver(method: str, params: bytes | None) -> None:
+            async with slots:
+                await self._notify(method, params)
+
+        await asyncio.gather(*(deliver(method, params) for method, params in news if method in self._handlers))
 
     async def fulfil(
         self, asked: Mapping[str, InputRequest], deadline_ns: int, listener: CallListener | None = None

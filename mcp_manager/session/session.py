@@ -53,7 +53,6 @@ _log = logging.getLogger(__name__)
 _FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
 # How long a server may take to accept a cancellation or a reply.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
-_NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
 _KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
 # How long cancelled handlers may take to clean up before the session ends without them.
@@ -436,16 +435,7 @@ class Session:
     def _catch_up(self, missed: Interest) -> None:
         """Treat all of this as changed, because notifications may have been missed."""
         self._template.knowledge.cache.drop_all()
-        self._requests.spawn(self._deliver_all(missed))
-
-    async def _deliver_all(self, missed: Interest) -> None:
-        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
-
-        async def deliver(method: str, params: bytes | None) -> None:
-            async with slots:
-                await self._requests.deliver(method, params)
-
-        await asyncio.gather(*(deliver(method, params) for method, params in missed.news()))
+        self._requests.spawn(self._requests.deliver_all(missed.news()))
 
     async def _subscription_noted(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
         reply = await sending

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import logging
+import queue
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -21,6 +24,7 @@ from mcp_manager import (
     Handlers,
     InvalidRequestError,
     McpManager,
+    PyMcpManager,
     RpcError,
     ServerMessage,
     ServerNotFoundError,
@@ -344,3 +348,36 @@ async def test_an_unknown_server_is_told(program: McpManager) -> None:
 async def test_a_caller_with_credentials_cannot_be_carried_to_a_program(program: McpManager) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be carried to a stdio server"):
         await program.exchange("a", call("echo"), caller=Caller("x", auth="t"))
+
+
+# Threads
+
+
+def test_a_thread_makes_exchanges_and_may_block_to_answer(sdk: HttpServerProcess) -> None:
+    threads: list[int] = []
+
+    def answer(message: ServerMessage) -> dict[str, Any] | None:
+        threads.append(threading.get_ident())
+        return {"action": "accept", "content": {"name": asked.get(timeout=15)}} if message.wants_answer else None
+
+    asked: queue.Queue[str] = queue.Queue()
+    with PyMcpManager() as manager:
+        manager.deploy_server("a", {"url": sdk.url, "protocol_version": HANDSHAKE, "connect_timeout_s": 10.0})
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            caller = Caller("alice", capabilities=ASKED)
+            making = pool.submit(manager.exchange, "a", call("elicit"), caller=caller, on_message=answer)
+            # The manager's loop is free meanwhile.
+            assert result_of(manager.exchange("a", call("add", a=1, b=2)))["structuredContent"] == {"result": 3}
+            asked.put("Ada")
+            assert result_of(making.result(15))["structuredContent"] == {"result": "Ada"}
+    assert len(threads) == 1
+
+
+async def test_another_loop_awaits_an_exchange(sdk: HttpServerProcess) -> None:
+    with PyMcpManager() as manager:
+        settings = {"url": sdk.url, "protocol_version": HANDSHAKE, "connect_timeout_s": 10.0}
+        await manager.deploy_server_async("a", settings)
+        listener = Listener("Ada")
+        caller = Caller("alice", capabilities=ASKED)
+        reply = await manager.exchange_async("a", call("elicit"), caller=caller, on_message=listener)
+        assert result_of(reply)["structuredContent"] == {"result": "Ada"}
