@@ -28,6 +28,7 @@ from mcp_manager.protocol.methods import KEPT_BY_SESSION, LIST_TOOLS
 from mcp_manager.servers.caller_sessions import CallerSessions
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import Session
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["Dispatcher"]
@@ -143,14 +144,17 @@ class Dispatcher:
         """Make a call whose listener takes what the server sends before its reply; raises as :meth:`call`."""
         supervisor, listener = call.supervisor, call.listener
         is_plain = call.caller is None and call.where is ANYWHERE and supervisor.tool_checks is None
-        if not is_plain or call.method in KEPT_BY_SESSION or listener is None or listener.token is not None:
+        if not is_plain or call.method in KEPT_BY_SESSION or listener is None:
             return await self._make_checked(call)
         direct = self._begin(supervisor.record, call.method, call.request, call.started_ns, call.deadline_ns)
         if direct.exchange is None or direct.future is None:
             return await self._make_unsent(call, Leased(direct.lease))
         # Nothing can have arrived yet.
         direct.exchange.listener = listener
-        return await self._answered(call, direct)
+        if listener.token is None:
+            return await self._answered(call, direct)
+        session: Session = direct.session
+        return await session.progress.during(self._answered(call, direct), listener.token, listener)
 
     async def _answered(self, call: Call, direct: DirectCall) -> Message:
         """Await the answer to a call that the compiled path has sent, and finish the call."""

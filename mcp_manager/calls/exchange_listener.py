@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
 from typing import Any, Final
 
 import msgspec
@@ -74,6 +75,8 @@ class ExchangeListener(CallListener):
     __slots__ = (
         "_answering",
         "_closed",
+        "_containment",
+        "_context",
         "_deliveries",
         "_on_message",
         "_own_token",
@@ -89,12 +92,14 @@ class ExchangeListener(CallListener):
         tokens: tuple[str, msgspec.Raw] | None = None,
     ) -> None:
         self._on_message = on_message
-        self._deliveries = Deliveries("the on_message of an exchange", containment)
+        self._containment = containment
+        self._context = copy_context()
         self.takes_messages: bool = on_message is not None
         self.takes_every_result: bool = True
         self.token: str | None = None if tokens is None else tokens[0]
         self._own_token = None if tokens is None else tokens[1]
-        # Made on first use: most servers ask nothing.
+        # Made on first use: for most requests, the reply is all that comes.
+        self._deliveries: Deliveries | None = None
         self._answering: set[asyncio.Future[Answer]] | None = None
         self._closed = False
 
@@ -117,20 +122,30 @@ class ExchangeListener(CallListener):
         answer = self._on_message(ServerMessage(method, msgspec.json.encode(params), True))
         return self._awaited(answer) if inspect.isawaitable(answer) else _as_json(answer)
 
-    async def finish(self, deadline_ns: int) -> None:
-        """Wait until all notifications are handed over, or until the deadline."""
-        await self._deliveries.finish(deadline_ns)
-
-    async def aclose(self) -> None:
-        """End the exchange: nothing more is handed over, and requests without an answer are refused."""
+    def end(self) -> bool:
+        """End the exchange: requests without an answer are refused. Return whether :meth:`aclose` has to be awaited."""
         self._closed = True
         for each in self._answering or ():
             each.cancel()
-        await self._deliveries.aclose()
+        return self._deliveries is not None
+
+    async def finish(self, deadline_ns: int) -> None:
+        """Wait until all notifications are handed over, or until the deadline."""
+        if self._deliveries is not None:
+            await self._deliveries.finish(deadline_ns)
+
+    async def aclose(self) -> None:
+        """End the exchange, and hand nothing more over."""
+        self.end()
+        if self._deliveries is not None:
+            await self._deliveries.aclose()
 
     def _hand_over(self, method: str, raw_params: bytes) -> None:
-        if self._on_message is not None:
-            self._deliveries.deliver(self._on_message, ServerMessage(method, raw_params))
+        if self._on_message is None or self._closed:
+            return
+        if self._deliveries is None:
+            self._deliveries = Deliveries("the on_message of an exchange", self._containment, self._context)
+        self._deliveries.deliver(self._on_message, ServerMessage(method, raw_params))
 
     async def _awaited(self, answer: Awaitable[Answer]) -> Any:
         answering = asyncio.ensure_future(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Final
 
 import msgspec
@@ -15,7 +16,7 @@ from mcp_manager.calls.for_caller import CallsForCallers
 from mcp_manager.config import arguments
 from mcp_manager.errors import InvalidRequestError
 from mcp_manager.protocol.methods import is_notification
-from mcp_manager.protocol.request import invalid_request, replace_progress_token
+from mcp_manager.protocol.request import invalid_request, may_have_progress_token, replace_progress_token
 from mcp_manager.session import SessionTemplate
 from mcp_manager.transports.base import Request, Sendable
 
@@ -102,22 +103,14 @@ class Exchanges(CallsForCallers):
         listener = ExchangeListener(on_message, template.containment, tokens)
         listener.takes_every_result = not answers_input
         call.listener = listener
-        if caller is None:
-            reply = await self._exchanged(call)
-        else:
-            with calling(caller):
-                reply = await self._exchanged(call)
+        with calling(caller) if caller is not None else nullcontext():
+            try:
+                reply = await self._dispatcher.exchange(call)
+                await listener.finish(call.deadline_ns)
+            finally:
+                if listener.end():
+                    await listener.aclose()
         return reply.take_frame(message.id_raw)
-
-    async def _exchanged(self, call: Call) -> Message:
-        listener = call.listener
-        assert listener is not None
-        try:
-            reply = await self._dispatcher.exchange(call)
-            await listener.finish(call.deadline_ns)
-            return reply
-        finally:
-            await listener.aclose()
 
     def _call_for(
         self, caller: Caller | None, server_id: str, message: Message, timeout: float | None, key: str | None
@@ -143,8 +136,11 @@ class Exchanges(CallsForCallers):
         """Return the request with a progress token that no other request has, and both tokens."""
         if on_message is None or message.params is None or message.method_raw is None:
             return message, None
+        params = message.params
+        if not may_have_progress_token(params):
+            return message, None
         token = self._next_progress_token()
-        replaced = replace_progress_token(message.params, token)
+        replaced = replace_progress_token(params, token)
         if replaced is None:
             return message, None
         params, given = replaced

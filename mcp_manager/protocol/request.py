@@ -17,6 +17,7 @@ __all__ = [
     "encode_params",
     "encode_text",
     "invalid_request",
+    "may_have_progress_token",
     "replace_progress_token",
     "with_progress_token",
 ]
@@ -60,10 +61,13 @@ def with_progress_token(params: object, token: str) -> dict[str, Any]:
     return with_meta
 
 
+def may_have_progress_token(params: bytes) -> bool:
+    """Tell whether encoded params may have a progress token."""
+    return b'"progressToken"' in params or b"\\u" in params
+
+
 def replace_progress_token(params: bytes, token: str) -> tuple[bytes, msgspec.Raw] | None:
     """Return encoded params with another progress token, and the one that they had; ``None`` if they have none."""
-    if b'"progressToken"' not in params and b"\\u" not in params:
-        return None
     try:
         members = _members_decoder.decode(params)
         meta = _members_decoder.decode(members.get("_meta", b"{}"))

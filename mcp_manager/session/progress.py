@@ -91,14 +91,16 @@ class Deliveries:
         Names the function in the log.
     containment
         Logs what it raises.
+    context
+        The context of the awaiting; that of the creator by default.
     """
 
     __slots__ = ("_closed", "_containment", "_context", "_task", "_waiting", "_what")
 
-    def __init__(self, what: str, containment: FailureLog) -> None:
+    def __init__(self, what: str, containment: FailureLog, context: contextvars.Context | None = None) -> None:
         self._what = what
         self._containment = containment
-        self._context = contextvars.copy_context()
+        self._context = contextvars.copy_context() if context is None else context
         self._waiting: deque[Awaitable[object]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed = False

@@ -85,7 +85,7 @@ class Session:
         self._transport: Transport | None = None
         # Random, because some bridges send every reply to all clients.
         self._ids = RequestIds(choice(_FIRST_IDS))
-        self._progress = ProgressListeners(template.knowledge.faults.count)
+        self.progress: ProgressListeners = ProgressListeners(template.knowledge.faults.count)
         self._requests = ServerRequests(
             template.containment,
             template.host.handlers,
@@ -207,7 +207,7 @@ class Session:
             sending = self._with_follow_up(request, exchange, transport.exchange(exchange))
         if listener is None or listener.token is None:
             return sending
-        return self._progress.during(sending, listener.token, listener)
+        return self.progress.during(sending, listener.token, listener)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
         """Return an awaitable for the reply to a request that the channel sent; raises as :meth:`call`."""
@@ -299,7 +299,7 @@ class Session:
             else:
                 self._requests.answer(message, method, listener)
         elif method == methods.PROGRESS:
-            reported = self._progress.take(message.params or b"")
+            reported = self.progress.take(message.params or b"")
             if reported is None or not reported.takes_messages:
                 self._requests.take_notification(method, message.params)
         elif listener is not None and method not in methods.OF_THE_SESSION:
