@@ -408,7 +408,11 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float | None) -> Any:
     if error is not None and not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
         # Callers handle only an Exception.
         raise RuntimeError(f"the handler raised {type(error).__name__}") from error
-    return handling.result()
+    try:
+        return handling.result()
+    finally:
+        # The traceback of an exception holds this frame.
+        del handling, error
 
 
 def _retrieve_exception(task: asyncio.Task[Any]) -> None:

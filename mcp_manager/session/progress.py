@@ -130,7 +130,8 @@ class Deliveries:
     async def aclose(self) -> None:
         """End the delivery, and drop the news that waits."""
         self._closed = True
-        task = self._task
+        # The task that is cancelled has an exception, whose traceback holds this object.
+        task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
             _, stuck = await asyncio.wait({task}, timeout=_CANCELLED_S)
