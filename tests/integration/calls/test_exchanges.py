@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from support.calls import deployed
-from support.era_server import HANDSHAKE
 from support.guarded import ALICE, BOB, OWN, TOKENS, GuardedServer, is_apart
 from support.processes import PROGRAMS, HttpServerProcess, sdk_http
 
@@ -29,6 +28,7 @@ from mcp_manager import (
     ServerMessage,
     ServerNotFoundError,
 )
+from mcp_manager.testing.scripted.stateless import HANDSHAKE
 
 ASKED: dict[str, Any] = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
 ELICIT = "elicitation/create"
