@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import FleetChange, PyForCaller, PyMcpManager
     from mcp_manager.calls.call_log import FlightRecord
+    from mcp_manager.calls.exchange_listener import ServerMessage
     from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
         AuthConfig,
@@ -287,6 +288,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerExistsError",
     "ServerExitedError",
     "ServerFields",
+    "ServerMessage",
     "ServerNotFoundError",
     "ServerObject",
     "ServerRedeployed",
@@ -368,6 +370,7 @@ _MODULE_OF = {
         "mcp_manager.config.sources": "FleetSource ManagerSource",
         "mcp_manager.config.spec": "ServerSpec",
         "mcp_manager.calls.call_log": "FlightRecord",
+        "mcp_manager.calls.exchange_listener": "ServerMessage",
         "mcp_manager.calls.for_caller": "ForCaller",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "

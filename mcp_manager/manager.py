@@ -17,7 +17,7 @@ from mcp_manager.auth.options import AuthOptions, check_options
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
-from mcp_manager.calls.for_caller import CallsForCallers
+from mcp_manager.calls.exchanges import Exchanges
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import arguments, load_manager_config
 from mcp_manager.config.sources import ManagerSource, manager_config_of
@@ -78,7 +78,7 @@ class ManagerOptions(AuthOptions, total=False):
     on_state_change: OnStateChange | None
 
 
-class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
+class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTools, Observation, Exchanges):
     """Manage a fleet of MCP servers on the running event loop.
 
     Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
@@ -410,15 +410,15 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        outgoing, progress = self._outgoing(method, params, on_progress, supervisor.template)
+        outgoing, reports = self._outgoing(method, params, on_progress, supervisor.template)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         reply: Message | None = None
-        if key is None and progress is None:
+        if key is None and reports is None:
             reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
             if reply.kind != ERROR:
                 return reply
-        call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
+        call = Call(supervisor, method, outgoing, now_ns, deadline_ns, reports, Where(key=key))
         return await self._finished(call, supervisor.template, reply)
 
     async def _routed(

@@ -34,6 +34,7 @@ cdef class Exchange:
     cdef public int64_t began_ns
     cdef public WireReply head
     cdef public object wire
+    cdef public object listener
     cdef public bytes fields
     cdef public int status
     cdef public bint sent

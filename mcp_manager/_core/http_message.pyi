@@ -181,6 +181,8 @@ class Exchange:
     """The head of the response, once that is known to be an event stream, or if the exchange ended after it."""
     wire: Any
     """The wire that it was sent on; ``None`` if it was sent otherwise."""
+    listener: Any
+    """Takes what the server sends for this request before its reply; ``None`` if nobody does."""
 
     def __init__(self, frame: bytes, request_id: int, deadline_ns: int) -> None: ...
     @property

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mcp_manager.calls.exchange_listener import ServerMessage
 from mcp_manager.protocol.methods import is_notification
 from mcp_manager.runtime.threads import in_thread
 from mcp_manager.session.handlers import HandlerMap, Handlers
 
-__all__ = ["beside_the_loop"]
+__all__ = ["answered_beside_the_loop", "beside_the_loop"]
 
 H = TypeVar("H", bound="Handlers | HandlerMap | None")
 
@@ -38,6 +39,18 @@ def beside_the_loop(handlers: H) -> H:
         }
         return msgspec.structs.replace(handlers, **answering, others=_requests_threaded(handlers.others))
     return _requests_threaded(handlers) if isinstance(handlers, Mapping) else handlers
+
+
+def answered_beside_the_loop(on_message: Any) -> Any:
+    """Return an ``on_message`` of which a plain one answers requests in threads; it takes notifications on the loop."""
+    if not callable(on_message):
+        return on_message
+    threaded = _threaded(on_message)
+
+    def take(message: ServerMessage) -> Any:
+        return threaded(message) if message.wants_answer else on_message(message)
+
+    return take
 
 
 def _requests_threaded(handlers: Any) -> Any:

@@ -11,6 +11,7 @@ from threading import get_ident
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
+from mcp_manager.bindings.blocking_handlers import answered_beside_the_loop
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.fleet_change import FleetChange
 from mcp_manager.bindings.progress import LoopReports, ThreadReports
@@ -273,6 +274,8 @@ def _call_blocking(mirror: Mirror, timing: _Timing, args: Arguments, options: Op
     runner, subject = mirror._mirrored()
     deadline = timing.deadline(runner._running(), args, options)
     call = getattr(subject, timing.name)
+    if "on_message" in options:
+        options = {**options, "on_message": answered_beside_the_loop(options["on_message"])}
     on_progress = options.get("on_progress")
     if not callable(on_progress) or inspect.iscoroutinefunction(on_progress):
         return runner._wait(_in_time(call, args, options, deadline), deadline, timing.twin)
@@ -287,6 +290,8 @@ async def _call_async(runner: ManagerRunner, subject: Any, timing: _Timing, args
     if runner._is_on_loop():
         return await call(*args, **options)
     deadline = timing.deadline(runner._running(), args, options)
+    if "on_message" in options:
+        options = {**options, "on_message": answered_beside_the_loop(options["on_message"])}
     on_progress = options.get("on_progress")
     if not callable(on_progress):
         return await runner._await(_in_time(call, args, options, deadline), deadline)

@@ -227,7 +227,7 @@ class Attempts:
                 else:
                     if pin is not None and not pin.is_used:
                         pin.settle(instance, session)
-                    reply = await session.call(call.request, call.deadline_ns, call.progress)
+                    reply = await session.call(call.request, call.deadline_ns, call.listener)
             except SessionLostError as lost:
                 reply = await self._resent(call, leased, instance, session, lost)
             now_ns = self._clock()
@@ -289,7 +289,7 @@ class Attempts:
             call.tries = 2
             call.supervisor.count_recovery("retry")
             note_event("resend", lost)
-            reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
+            reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.listener)
         finally:
             # An exception's traceback holds this frame.
             del lost

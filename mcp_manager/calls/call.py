@@ -10,9 +10,8 @@ from mcp_manager._core.records import Backend
 from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.retry_rules import is_executed_safely
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import ProgressReports
 from mcp_manager.session.knowledge.tool_hints import ToolHints
-from mcp_manager.transports.base import Sendable
+from mcp_manager.transports.base import CallListener, Sendable
 
 __all__ = ["ANYWHERE", "FIRST", "Call", "Choice", "Where"]
 
@@ -60,8 +59,8 @@ class Call(msgspec.Struct, eq=False):
         The name of the method, and the encoded request.
     started_ns, deadline_ns
         When it began, and when all of its attempts must have ended, in nanoseconds of the manager's clock.
-    progress
-        The progress token in its params and the receiver of the reports, shared by all attempts; ``None`` without one.
+    listener
+        Takes what the server sends for it before its reply, shared by all attempts; ``None`` without one.
     where
         Which backends may take it.
     attempts
@@ -81,7 +80,7 @@ class Call(msgspec.Struct, eq=False):
     request: Sendable
     started_ns: int
     deadline_ns: int
-    progress: tuple[str, ProgressReports] | None = None
+    listener: CallListener | None = None
     where: Where = ANYWHERE
     attempts: int = 0
     tries: int = 1
@@ -118,11 +117,11 @@ class Call(msgspec.Struct, eq=False):
             request,
             now_ns,
             self.deadline_ns,
-            self.progress,
+            self.listener,
             self.where,
             caller=self.caller,
         )
 
     def to_other(self, supervisor: Supervisor, now_ns: int) -> Call:
         """Return the same call to another server: it starts at ``now_ns`` and keeps the deadline."""
-        return Call(supervisor, self.method, self.request, now_ns, self.deadline_ns, self.progress)
+        return Call(supervisor, self.method, self.request, now_ns, self.deadline_ns, self.listener)

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable
 from random import getrandbits
 from typing import Any, Final
 
-from mcp_manager._core.call_path import CallPath
+from mcp_manager._core.call_path import CallPath, DirectCall
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.admission import ToolRates
 from mcp_manager.calls.affinity import Affinity, Leased
 from mcp_manager.calls.attempts import Attempts, Landing
-from mcp_manager.calls.call import Call
+from mcp_manager.calls.call import ANYWHERE, Call
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.fallback import Fallbacks
@@ -28,6 +28,7 @@ from mcp_manager.protocol.methods import KEPT_BY_SESSION, LIST_TOOLS
 from mcp_manager.servers.caller_sessions import CallerSessions
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import Session
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["Dispatcher"]
@@ -139,6 +140,40 @@ class Dispatcher:
         del answer
         return await finishing
 
+    async def exchange(self, call: Call) -> Message:
+        """Make a call whose listener takes what the server sends before its reply; raises as :meth:`call`."""
+        supervisor, listener = call.supervisor, call.listener
+        is_plain = call.caller is None and call.where is ANYWHERE and supervisor.tool_checks is None
+        if not is_plain or call.method in KEPT_BY_SESSION or listener is None:
+            return await self._make_checked(call)
+        direct = self._begin(supervisor.record, call.method, call.request, call.started_ns, call.deadline_ns)
+        if direct.exchange is None or direct.future is None:
+            return await self._make_unsent(call, Leased(direct.lease))
+        # Nothing can have arrived yet.
+        direct.exchange.listener = listener
+        if listener.token is None:
+            return await self._answered(call, direct)
+        session: Session = direct.session
+        return await session.progress.during(self._answered(call, direct), listener.token, listener)
+
+    async def _answered(self, call: Call, direct: DirectCall) -> Message:
+        """Await the answer to a call that the compiled path has sent, and finish the call."""
+        answer: Any
+        assert direct.future is not None
+        try:
+            answer = await direct.future
+        except BaseException as error:
+            direct.abandon()
+            answer = error
+        else:
+            reply = self._land(direct, answer)
+            if reply is not None:
+                return reply
+        finishing = self._finish(call, Landing(direct, answer))
+        # An exception's traceback holds this frame.
+        del answer
+        return await finishing
+
     async def make(self, call: Call) -> Message:
         """Make a call that is never sent by the compiled path: with a key, with progress, or repeated after a URL visit.
 
@@ -196,7 +231,7 @@ class Dispatcher:
 
     async def _make_leased(self, call: Call, leased: Leased) -> Message:
         """Finish a call whose request was not sent yet: wait for a slot, make the attempts, recover from a failure."""
-        may_hedge = call.progress is None and call.where.key is None and call.supervisor.config.hedge.enabled
+        may_hedge = call.listener is None and call.where.key is None and call.supervisor.config.hedge.enabled
         try:
             leased = await self._attempts.admitted(call, leased)
             if may_hedge and is_hedged(call.method):

@@ -83,9 +83,9 @@ class CallsForCallers(TaskVerbs):
 
     def _outgoing(
         self, method: str, params: object, on_progress: ProgressCallback | None, template: SessionTemplate
-    ) -> tuple[Request, tuple[str, ProgressReports] | None]:
-        """Encode a request; return it with its progress token and the receiver of its reports, ``None`` without one."""
-        progress = None
+    ) -> tuple[Request, ProgressReports | None]:
+        """Encode a request; return it with the receiver of its reports, ``None`` without one."""
+        reports = None
         if on_progress is not None:
             if not callable(on_progress):
                 raise InvalidRequestError(
@@ -93,8 +93,8 @@ class CallsForCallers(TaskVerbs):
                 )
             token = self._next_progress_token()
             params = with_progress_token(params, token)
-            progress = token, ProgressReports(on_progress, template.containment)
-        return Request(encode_method(method), None if params is None else encode_params(params)), progress
+            reports = ProgressReports(on_progress, template.containment, token)
+        return Request(encode_method(method), None if params is None else encode_params(params)), reports
 
     async def _finished(self, call: Call, template: SessionTemplate, reply: Message | None = None) -> Message:
         """Make a call and all that belongs to it; return its last reply.
@@ -113,7 +113,7 @@ class CallsForCallers(TaskVerbs):
         """
         # The dispatcher may add a trace context to it, which belongs to one call only.
         request = call.request
-        reports = None if call.progress is None else call.progress[1]
+        listener = call.listener
         try:
             if reply is None:
                 reply = await self._dispatcher.make(call)
@@ -122,12 +122,12 @@ class CallsForCallers(TaskVerbs):
             )
             if is_visited and not call.supervisor.is_over:
                 reply = await self._dispatcher.make(call.again(request, _CLOCK()))
-            if reports is not None:
-                await reports.finish(call.deadline_ns)
+            if listener is not None:
+                await listener.finish(call.deadline_ns)
             return reply
         finally:
-            if reports is not None:
-                await reports.aclose()
+            if listener is not None:
+                await listener.aclose()
 
     @abstractmethod
     def _check_running(self) -> None:
@@ -275,9 +275,9 @@ class ForCaller(TaskVerbs):
         manager = self._manager
         manager._check_running()
         template = self._template(manager._supervisor_of(server_id))
-        outgoing, progress = manager._outgoing(method, params, on_progress, template)
+        outgoing, reports = manager._outgoing(method, params, on_progress, template)
         call = self._call(server_id, method, outgoing, timeout, key)
-        call.progress = progress
+        call.listener = reports
         with calling(self.caller):
             return await manager._finished(call, template)
 

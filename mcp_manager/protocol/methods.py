@@ -21,6 +21,7 @@ __all__ = [
     "LOG_MESSAGE",
     "MULTI_ROUND",
     "NAME_MEMBER",
+    "OF_THE_SESSION",
     "PING",
     "PROGRESS",
     "PROMPTS_CHANGED",
@@ -34,6 +35,7 @@ __all__ = [
     "TOOLS_CHANGED",
     "UNSUBSCRIBE",
     "is_notification",
+    "never_asks",
 ]
 
 INITIALIZE: Final = "initialize"
@@ -69,6 +71,19 @@ CONTROL: Final = frozenset({PING, DISCOVER, INITIALIZE, INITIALIZED, CANCELLED, 
 
 INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
 """Requests that a server may send to a client (2026-07-28, basic/patterns/mrtr, core types)."""
+
+OF_THE_SESSION: Final = frozenset(
+    {
+        CANCELLED,
+        TOOLS_CHANGED,
+        PROMPTS_CHANGED,
+        RESOURCES_CHANGED,
+        RESOURCE_UPDATED,
+        ELICITATION_COMPLETE,
+        SUBSCRIPTION_ACKNOWLEDGED,
+    }
+)
+"""Notifications that concern the whole session, even on the response stream of one request."""
 
 MULTI_ROUND: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
 """Requests that a server may answer with questions (2026-07-28, basic/patterns/mrtr, supported requests)."""
@@ -113,9 +128,39 @@ CLIENT_METHODS: Final = frozenset(
 )
 """What MCP lets a client send. Each is always counted under its own name; other methods are, up to a number."""
 
+_NEVER_ASK: Final = tuple(
+    f',"method":"{method}"'.encode()
+    for method in (
+        PING,
+        DISCOVER,
+        INITIALIZE,
+        SET_LOG_LEVEL,
+        SUBSCRIBE,
+        UNSUBSCRIBE,
+        "subscriptions/listen",
+        LIST_TOOLS,
+        "resources/list",
+        "resources/templates/list",
+        "prompts/list",
+        "completion/complete",
+        "tasks/get",
+        "tasks/list",
+        "tasks/cancel",
+        "tasks/update",
+    )
+)
+# A request begins with at most this many bytes before its method.
+_METHOD_WITHIN: Final = 64
 _NOTIFICATION_PREFIX: Final = "notifications/"
 
 
 def is_notification(method: str) -> bool:
     """Tell whether a method is that of a notification, which has no reply; MCP names them ``notifications/…``."""
     return method.startswith(_NOTIFICATION_PREFIX)
+
+
+def never_asks(frame: bytes) -> bool:
+    """Tell whether a request, as it was sent, is one that no server answers with questions or logs about: pings, lists."""
+    start = frame[:_METHOD_WITHIN]
+    at = start.find(b',"method":')
+    return at >= 0 and frame.startswith(_NEVER_ASK, at)

@@ -11,7 +11,16 @@ import orjson
 from mcp_manager._core.jsonrpc import FrameError
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["Operation", "encode_method", "encode_params", "encode_text", "invalid_request", "with_progress_token"]
+__all__ = [
+    "Operation",
+    "encode_method",
+    "encode_params",
+    "encode_text",
+    "invalid_request",
+    "may_have_progress_token",
+    "replace_progress_token",
+    "with_progress_token",
+]
 
 
 class Operation(NamedTuple):
@@ -22,6 +31,7 @@ class Operation(NamedTuple):
     key: str | None = None
 
 
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SHAPE: Final = 'a request is {"method": "tools/list", "params": {}}, and params may be left out'
 
 
@@ -49,6 +59,26 @@ def with_progress_token(params: object, token: str) -> dict[str, Any]:
     with_meta = dict(params or {})
     with_meta["_meta"] = {**with_meta.get("_meta", {}), "progressToken": token}
     return with_meta
+
+
+def may_have_progress_token(params: bytes) -> bool:
+    """Tell whether encoded params may have a progress token."""
+    return b'"progressToken"' in params or b"\\u" in params
+
+
+def replace_progress_token(params: bytes, token: str) -> tuple[bytes, msgspec.Raw] | None:
+    """Return encoded params with another progress token, and the one that they had; ``None`` if they have none."""
+    try:
+        members = _members_decoder.decode(params)
+        meta = _members_decoder.decode(members.get("_meta", b"{}"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    given = meta.get("progressToken")
+    if given is None:
+        return None
+    meta["progressToken"] = msgspec.Raw(msgspec.json.encode(token))
+    members["_meta"] = msgspec.Raw(msgspec.json.encode(meta))
+    return msgspec.json.encode(members), given
 
 
 def encode_params(params: object) -> bytes:

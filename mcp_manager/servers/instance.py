@@ -22,10 +22,10 @@ from mcp_manager.servers.connecting import (
 from mcp_manager.servers.instance_events import InstanceEvents
 from mcp_manager.servers.lost_sessions import LostSessions
 from mcp_manager.servers.restart_delay import RestartDelay
-from mcp_manager.session import ProgressReports, Session, SessionTemplate
+from mcp_manager.session import Session, SessionTemplate
 from mcp_manager.session.attempt import Attempt
 from mcp_manager.session.slot_policy import Urgency
-from mcp_manager.transports.base import Sendable
+from mcp_manager.transports.base import CallListener, Sendable
 
 __all__ = ["Instance"]
 
@@ -156,9 +156,7 @@ class Instance:
             return 0.0
         return restart.left_s
 
-    async def call(
-        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
-    ) -> Message:
+    async def call(self, request: Sendable, deadline_ns: int, listener: CallListener | None = None) -> Message:
         """Send a request on the live session and return the reply; make a session first if there is none.
 
         Parameters
@@ -167,8 +165,8 @@ class Instance:
             The encoded request.
         deadline_ns
             When the call must have ended, in nanoseconds of :func:`time.monotonic_ns`.
-        progress
-            The progress token and the receiver of the reports, ``None`` without one.
+        listener
+            Takes what the server sends for the call before its reply, ``None`` without one.
 
         Raises
         ------
@@ -177,9 +175,9 @@ class Instance:
         """
         session = self.session or await self.ready_session(deadline_ns)
         try:
-            return await session.call(request, deadline_ns, progress)
+            return await session.call(request, deadline_ns, listener)
         except SessionLostError as lost:
-            return await self.call_again(session, lost, request, deadline_ns, progress)
+            return await self.call_again(session, lost, request, deadline_ns, listener)
 
     async def call_again(
         self,
@@ -187,7 +185,7 @@ class Instance:
         lost: SessionLostError,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressReports] | None = None,
+        listener: CallListener | None = None,
     ) -> Message:
         """Send a request once more, on the session that replaces a lost one.
 
@@ -198,7 +196,7 @@ class Instance:
         ----------
         session, lost
             The lost session, and the error that reported its loss.
-        request, deadline_ns, progress
+        request, deadline_ns, listener
             See :meth:`call`.
 
         Raises
@@ -209,7 +207,7 @@ class Instance:
         self.lose(session, lost)
         try:
             replacement = await self.ready_session(deadline_ns)
-            return await replacement.call(request, deadline_ns, progress)
+            return await replacement.call(request, deadline_ns, listener)
         except CallError as error:
             if lost.delivery == "unknown" and error.delivery in ("not_sent", "rejected"):
                 # The first attempt may have been executed.

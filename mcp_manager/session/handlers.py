@@ -383,7 +383,7 @@ def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task
     return task
 
 
-async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
+async def outcome(handling: asyncio.Task[Any], timeout_s: float | None) -> Any:
     """Wait for a handler's answer, and return it.
 
     When the time is up, or the wait is cancelled, the handler is cancelled. If it ignores that, it goes on in the
@@ -394,7 +394,7 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
     handling
         The task that :func:`start_handler` returned.
     timeout_s
-        Seconds to wait.
+        Seconds to wait; ``None`` for no limit.
 
     Raises
     ------
@@ -417,7 +417,11 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
     if error is not None and not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
         # Callers handle only an Exception.
         raise RuntimeError(f"the handler raised {type(error).__name__}") from error
-    return handling.result()
+    try:
+        return handling.result()
+    finally:
+        # The traceback of an exception holds this frame.
+        del handling, error
 
 
 def _retrieve_exception(task: asyncio.Task[Any]) -> None:

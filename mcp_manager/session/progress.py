@@ -16,8 +16,9 @@ import msgspec
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.runtime.background import background_task
+from mcp_manager.transports.base import CallListener, ProgressReport
 
-__all__ = ["ProgressCallback", "ProgressListeners", "ProgressReports"]
+__all__ = ["Deliveries", "ProgressCallback", "ProgressListeners", "ProgressReports"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class FailureLog(Protocol):
         """Log an exception and what failed."""
 
 
-class ProgressReports:
+class ProgressReports(CallListener):
     """Deliver the reports of one call in order, without delaying the reading of further messages.
 
     A plain callback is called as soon as a report arrives. The awaitables that an async one returns are awaited one
@@ -53,26 +54,65 @@ class ProgressReports:
         See :data:`ProgressCallback`.
     containment
         Logs what the callback raises.
+    token
+        The progress token in the params of the call; ``None`` if the reports come from elsewhere.
     """
 
-    __slots__ = ("_callback", "_closed", "_containment", "_context", "_task", "_waiting")
+    __slots__ = ("_callback", "_deliveries", "token")
 
-    def __init__(self, callback: ProgressCallback, containment: FailureLog) -> None:
-        self._containment = containment
+    def __init__(self, callback: ProgressCallback, containment: FailureLog, token: str | None = None) -> None:
         self._callback = callback
-        self._context = contextvars.copy_context()
-        self._waiting: deque[Awaitable[None]] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._deliveries = Deliveries("the progress callback of a call", containment)
+        self.token: str | None = token
 
     def __call__(self, progress: float, total: float | None, message: str | None) -> None:
         """Deliver a report; never raises or blocks."""
+        self._deliveries.deliver(self._callback, progress, total, message)
+
+    def take_progress(self, params: bytes, report: ProgressReport) -> None:
+        """Deliver a report; see :class:`CallListener`."""
+        self(*report)
+
+    async def finish(self, deadline_ns: int) -> None:
+        """Wait until all reports are delivered, or until ``deadline_ns``, a time of :func:`time.monotonic_ns`."""
+        await self._deliveries.finish(deadline_ns)
+
+    async def aclose(self) -> None:
+        """End the delivery, and drop the reports that wait."""
+        await self._deliveries.aclose()
+
+
+class Deliveries:
+    """Call a function for each piece of news in order, and await what it returns, without delaying the reader.
+
+    Parameters
+    ----------
+    what
+        Names the function in the log.
+    containment
+        Logs what it raises.
+    context
+        The context of the awaiting; that of the creator by default.
+    """
+
+    __slots__ = ("_closed", "_containment", "_context", "_task", "_waiting", "_what")
+
+    def __init__(self, what: str, containment: FailureLog, context: contextvars.Context | None = None) -> None:
+        self._what = what
+        self._containment = containment
+        self._context = contextvars.copy_context() if context is None else context
+        self._waiting: deque[Awaitable[object]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def deliver(self, function: Callable[..., object], *news: object) -> None:
+        """Call the function; never raises or blocks."""
         if self._closed:
             return
         try:
-            outcome = self._callback(progress, total, message)
+            outcome = function(*news)
         except Exception as error:
-            self._containment.log("the progress callback of a call failed", error)
+            self._containment.log(f"{self._what} failed", error)
             return
         if not inspect.isawaitable(outcome):
             return
@@ -83,19 +123,20 @@ class ProgressReports:
             self._task = background_task(self._deliver(), "report progress", context=self._context)
 
     async def finish(self, deadline_ns: int) -> None:
-        """Wait until all reports are delivered, or until ``deadline_ns``, a time of :func:`time.monotonic_ns`."""
+        """Wait until all news is delivered, or until ``deadline_ns``, a time of :func:`time.monotonic_ns`."""
         if self._task is not None and not self._task.done():
             await asyncio.wait({self._task}, timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
 
     async def aclose(self) -> None:
-        """End the delivery, and drop the reports that wait."""
+        """End the delivery, and drop the news that waits."""
         self._closed = True
-        task = self._task
+        # The task that is cancelled has an exception, whose traceback holds this object.
+        task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
             _, stuck = await asyncio.wait({task}, timeout=_CANCELLED_S)
             if stuck:
-                _log.warning("the progress callback of a call was cancelled, but has not ended")
+                _log.warning("%s was cancelled, but has not ended", self._what)
         while self._waiting:
             _drop(self._waiting.popleft())
 
@@ -104,10 +145,10 @@ class ProgressReports:
             try:
                 await self._waiting.popleft()
             except Exception as error:
-                self._containment.log("the progress callback of a call failed", error)
+                self._containment.log(f"{self._what} failed", error)
 
 
-def _drop(report: Awaitable[None]) -> None:
+def _drop(report: Awaitable[object]) -> None:
     if inspect.iscoroutine(report):
         # Otherwise Python warns that it was never awaited.
         report.close()
@@ -136,9 +177,9 @@ class ProgressListeners:
 
     def __init__(self, on_fault: Callable[[str], None]) -> None:
         self._on_fault = on_fault
-        self._listeners: dict[str, ProgressReports] = {}
+        self._listeners: dict[str, CallListener] = {}
 
-    async def during(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
+    async def during(self, sending: Awaitable[Message], token: str, listener: CallListener) -> Message:
         """Await a reply and return it; until then, hand the reports with the token to the listener."""
         self._listeners[token] = listener
         try:
@@ -146,8 +187,8 @@ class ProgressListeners:
         finally:
             self._listeners.pop(token, None)
 
-    def take(self, params: bytes) -> None:
-        """Take the params of a progress notification; those of an unknown token are ignored."""
+    def take(self, params: bytes) -> CallListener | None:
+        """Take the params of a progress notification; return the listener of its token, ``None`` if nobody has it."""
         try:
             report = _progress_decoder.decode(params)
         except (msgspec.DecodeError, RecursionError):
@@ -156,7 +197,8 @@ class ProgressListeners:
                 # As the official SDK does, accept numbers that are strings.
                 report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
             except (msgspec.DecodeError, RecursionError):
-                return
+                return None
         listener = self._listeners.get(str(report.progress_token))
         if listener is not None:
-            listener(report.progress, report.total, report.message)
+            listener.take_progress(params, ProgressReport(report.progress, report.total, report.message))
+        return listener

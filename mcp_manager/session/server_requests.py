@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -32,6 +32,7 @@ from mcp_manager.runtime.read_budget import read_budget
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.paced_line import PacedLine
+from mcp_manager.transports.base import CallListener
 from mcp_manager.transports.containment import Containment
 
 __all__ = ["ServerRequests"]
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 _MAX_REQUESTS: Final = 64
 _MAX_NOTIFICATIONS: Final = 64
 _MAX_REPLIES: Final = 4
+_NEWS_AT_ONCE: Final = 16
 # The most handlers of one session that run, including those that ignore their cancellation.
 _MAX_HANDLERS: Final = _MAX_REQUESTS + 1024
 # Roughly how much of the loop's time a handler takes, and a reply with everything that HTTP adds to it.
@@ -130,15 +132,23 @@ class ServerRequests:
         self._notifications: PacedLine | None = None
         self._replies: PacedLine | None = None
 
-    def answer(self, message: Message, method: str) -> None:
-        """Start answering a request of the server; the reply follows later, also if the handler fails."""
+    def answer(self, message: Message, method: str, listener: CallListener | None = None) -> None:
+        """Start answering a request of the server; the reply follows later, also if the handler fails.
+
+        Parameters
+        ----------
+        message, method
+            The request, and its method.
+        listener
+            That of the call which the request belongs to: it answers in place of the handlers. ``None`` without one.
+        """
         request_id = message.id_raw or b"null"
         if request_id == b"null":
             # 2025-11-25, basic, requests: an id must not be null, so a reply could not be matched.
             self._faults.count("a request whose id is null")
         elif method == methods.PING:
             self._reply(_result_frame(request_id, b"{}"))
-        elif method not in self._handlers:
+        elif listener is None and method not in self._handlers:
             self._reply(_error_frame(request_id, METHOD_NOT_FOUND, no_handler(method)))
         elif request_id in self._answering:
             self._faults.count("a request with an id in use")
@@ -147,7 +157,7 @@ class ServerRequests:
             self._faults.count("too many requests at once")
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
-            task = self.spawn(self._serve(method, request_id, message.params))
+            task = self.spawn(self._serve(method, request_id, message.params, listener))
             read_budget().spend(_HANDLER_NS + _REPLY_NS)
             if task is not None:
                 self._answering[request_id] = task
@@ -164,12 +174,19 @@ class ServerRequests:
                 self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
             self._notifications.add(partial(self._notify_paced, method, params), key)
 
-    async def deliver(self, method: str, params: bytes | None) -> None:
-        """Run the handler of a notification to its end, if there is one; this one is never dropped."""
-        if method in self._handlers:
-            await self._notify(method, params)
+    async def deliver_all(self, news: Iterable[tuple[str, bytes | None]]) -> None:
+        """Run the handlers of notifications to their end; none of these is dropped."""
+        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
 
-    async def fulfil(self, asked: Mapping[str, InputRequest], deadline_ns: int) -> dict[str, Any]:
+        async def deliver(method: str, params: bytes | None) -> None:
+            async with slots:
+                await self._notify(method, params)
+
+        await asyncio.gather(*(deliver(method, params) for method, params in news if method in self._handlers))
+
+    async def fulfil(
+        self, asked: Mapping[str, InputRequest], deadline_ns: int, listener: CallListener | None = None
+    ) -> dict[str, Any]:
         """Answer all questions of one round of a request, at the same time (2026-07-28, basic/patterns/mrtr).
 
         Parameters
@@ -178,6 +195,8 @@ class ServerRequests:
             The questions, by the server's keys.
         deadline_ns
             A time of :func:`time.monotonic_ns`, 0 for none.
+        listener
+            That of the call: if it takes messages, it answers in place of the handlers.
 
         Returns
         -------
@@ -198,7 +217,7 @@ class ServerRequests:
         waiting = asyncio.timeout(remaining_s(deadline_ns))
         try:
             async with waiting:
-                return await self._fulfil(asked)
+                return await self._fulfil(asked, listener if listener is not None and listener.takes_messages else None)
         except InputRequiredError:
             if self._closed:
                 # The handlers did not fail: the end of the session cancelled them.
@@ -213,16 +232,20 @@ class ServerRequests:
                 delivery="answered",
             ) from None
 
-    async def _fulfil(self, asked: Mapping[str, InputRequest]) -> dict[str, Any]:
+    async def _fulfil(self, asked: Mapping[str, InputRequest], listener: CallListener | None) -> dict[str, Any]:
         for question in asked.values():
-            if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
+            has_handler = listener is not None or question.method in self._handlers
+            if question.method not in methods.INPUT_METHODS or not has_handler:
                 raise self._no_input(
                     f"asked for {question.method[:60]!r}, which has no handler",
                     hint=handlers_hint(question.method),
                 )
         if self._closed:
             raise self._session_ended()
-        tasks = {key: background_task(self._answer_question(each), "answer a question") for key, each in asked.items()}
+        tasks = {
+            key: background_task(self._answer_question(each, listener), "answer a question")
+            for key, each in asked.items()
+        }
         try:
             await asyncio.gather(*tasks.values())
         finally:
@@ -256,24 +279,26 @@ class ServerRequests:
             task.cancel()
         return tasks
 
-    async def _serve(self, method: str, request_id: bytes, params: bytes | None) -> None:
+    async def _serve(self, method: str, request_id: bytes, params: bytes | None, listener: CallListener | None) -> None:
         # If the server cancels the request, no reply is sent (2025-11-25, basic/utilities/cancellation).
-        await self._send(await self._reply_frame(method, request_id, params))
+        await self._send(await self._reply_frame(method, request_id, params, listener))
 
-    async def _reply_frame(self, method: str, request_id: bytes, params: bytes | None) -> bytes:
+    async def _reply_frame(
+        self, method: str, request_id: bytes, params: bytes | None, listener: CallListener | None
+    ) -> bytes:
         try:
             given = _read_params(params)
             if given is None:
                 self._faults.count("a request whose params are not an object", method[:60])
                 return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
-            return _result_frame(request_id, await self._result(method, given))
+            return _result_frame(request_id, await self._result(method, given, listener))
         except RpcError as error:
             return _error_frame(request_id, error.code, error.message, error.data)
         except _Failed as failure:
             return _error_frame(request_id, INTERNAL_ERROR, f"The client's handler {failure}")
 
-    async def _result(self, method: str, params: dict[str, Any]) -> bytes:
-        """Run the handler of a request, and return its answer as JSON.
+    async def _result(self, method: str, params: dict[str, Any], listener: CallListener | None) -> bytes:
+        """Run the handler of a request, or ask the listener of its call, and return the answer as JSON.
 
         Raises
         ------
@@ -287,7 +312,8 @@ class ServerRequests:
             self._faults.count("a request for an undeclared capability", missing)
             raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
-            answer = await outcome(self._start(method, params), self._timeout_s)
+            # A listener may take as long as its call.
+            answer = await outcome(self._start(method, params, listener), None if listener else self._timeout_s)
             result = msgspec.json.encode({} if answer is None else answer)
         except RpcError as error:
             raise _encodable(error) from None
@@ -319,7 +345,7 @@ class ServerRequests:
             self._faults.count("a notification whose params are not an object", method[:60])
             return
         try:
-            await outcome(self._start(method, given), self._timeout_s)
+            await outcome(self._start(method, given, None), self._timeout_s)
         except RpcError as error:
             if error.code != INVALID_PARAMS:
                 _log.warning("the handler of %s failed: %s", method, self._containment.masked(str(error)))
@@ -330,12 +356,12 @@ class ServerRequests:
         except Exception as error:
             self._containment.log(f"the handler of {method} failed", error)
 
-    async def _answer_question(self, question: InputRequest) -> msgspec.Raw:
+    async def _answer_question(self, question: InputRequest, listener: CallListener | None) -> msgspec.Raw:
         if self._questions is None:
             self._questions = asyncio.Semaphore(_MAX_REQUESTS)
         try:
             async with self._questions:
-                return msgspec.Raw(await self._result(question.method, question.params))
+                return msgspec.Raw(await self._result(question.method, question.params, listener))
         except RpcError as error:
             raise self._no_input(f"asked for {question.method}, which its handler refused: {error.message}") from None
         except _Failed as failure:
@@ -343,8 +369,9 @@ class ServerRequests:
                 f"asked for {question.method}, and its handler {failure}", hint="see the log for the reason"
             ) from None
 
-    def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
-        handling = start_handler(self._handlers[method], self._containment.server_id, params)
+    def _start(self, method: str, params: dict[str, Any], listener: CallListener | None) -> asyncio.Task[Any]:
+        handler = self._handlers[method] if listener is None else partial(_ask, listener, method)
+        handling = start_handler(handler, self._containment.server_id, params)
         if self._handling is None:
             self._handling = set()
         self._handling.add(handling)
@@ -382,6 +409,11 @@ class ServerRequests:
         task = self._answering.get(request_id)
         if task is not None:
             task.cancel()
+
+
+def _ask(listener: CallListener, method: str, server_id: str, params: Any) -> Any:
+    """Ask the listener of a call for the answer to a request."""
+    return listener.answer(method, params)
 
 
 def _news_key(method: str, params: bytes | None) -> tuple[str, bytes | None] | None:

@@ -27,14 +27,22 @@ from mcp_manager.session.listening import Listening
 from mcp_manager.session.log_level import request_log_level, restore_log_level
 from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
-from mcp_manager.session.progress import ProgressListeners, ProgressReports
+from mcp_manager.session.progress import ProgressListeners
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.stateless import StatelessDialect
 from mcp_manager.session.tasks import TaskFollower
 from mcp_manager.session.template import SessionTemplate
 from mcp_manager.session.tracing import Tracing
-from mcp_manager.transports.base import Exchange, LifeSigns, Request, Sendable, Transport
+from mcp_manager.transports.base import (
+    CallListener,
+    Exchange,
+    LifeSigns,
+    Request,
+    Sendable,
+    Transport,
+    takes_every_result,
+)
 
 __all__ = ["Session"]
 
@@ -45,7 +53,6 @@ _log = logging.getLogger(__name__)
 _FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
 # How long a server may take to accept a cancellation or a reply.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
-_NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
 _KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
 # How long cancelled handlers may take to clean up before the session ends without them.
@@ -78,7 +85,7 @@ class Session:
         self._transport: Transport | None = None
         # Random, because some bridges send every reply to all clients.
         self._ids = RequestIds(choice(_FIRST_IDS))
-        self._progress = ProgressListeners(template.knowledge.faults.count)
+        self.progress: ProgressListeners = ProgressListeners(template.knowledge.faults.count)
         self._requests = ServerRequests(
             template.containment,
             template.host.handlers,
@@ -167,7 +174,7 @@ class Session:
         self,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressReports] | None = None,
+        listener: CallListener | None = None,
     ) -> Awaitable[Message]:
         """Return an awaitable that sends a request and returns its reply.
 
@@ -177,8 +184,8 @@ class Session:
             The method and its params.
         deadline_ns
             A time of :func:`time.monotonic_ns`.
-        progress
-            The progress token in the params, and the listener for its reports.
+        listener
+            Takes what the server sends for the request before its reply.
 
         Raises
         ------
@@ -191,13 +198,16 @@ class Session:
         assert transport is not None
         sending: Awaitable[Message]
         if self._dialect is not None:
-            sending = self._dialect.call(request, deadline_ns)
+            sending = self._dialect.call(request, deadline_ns, listener)
         else:
             if self._tracing is not None:
                 request = self._tracing.traced(request)
             exchange = request.exchange(self._ids.take(), deadline_ns)
+            exchange.listener = listener
             sending = self._with_follow_up(request, exchange, transport.exchange(exchange))
-        return sending if progress is None else self._progress.during(sending, *progress)
+        if listener is None or listener.token is None:
+            return sending
+        return self.progress.during(sending, listener.token, listener)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
         """Return an awaitable for the reply to a request that the channel sent; raises as :meth:`call`."""
@@ -214,8 +224,8 @@ class Session:
         if self._loss is not None:
             sending = self._loss.watched(request, exchange, sending)
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw == _CALL_TOOL_RAW:
-            return self._repeated_as_task(request, sending, exchange.deadline_ns)
+        if method_raw == _CALL_TOOL_RAW and not takes_every_result(exchange.listener):
+            return self._repeated_as_task(request, sending, exchange)
         if method_raw in _KEPT:
             return self._subscription_noted(_KEPT[method_raw], request, sending)
         return sending
@@ -270,15 +280,15 @@ class Session:
                 if stuck:
                     _log.warning("server %r: %d cancelled handlers have not ended", self._server_id, len(stuck))
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
         """Take a request, a notification or an unmatched reply; see :class:`MessageSink`."""
         try:
-            self._take(message)
+            self._take(message, listener if listener is not None and listener.takes_messages else None)
         except Exception as error:
             # Reading must go on: the same stream may carry the reply to a call.
             self._template.containment.failure_of_fault(error, "unknown")
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, listener: CallListener | None) -> None:
         method = message.method
         if method is None:
             self._template.knowledge.faults.count("a reply that nobody waits for")
@@ -287,10 +297,13 @@ class Session:
                 # 2026-07-28, streamable HTTP and stdio: servers send no requests, clients no responses.
                 self._template.knowledge.faults.count("a request in a stateless revision", method[:60])
             else:
-                self._requests.answer(message, method)
+                self._requests.answer(message, method, listener)
         elif method == methods.PROGRESS:
-            self._progress.take(message.params or b"")
-            self._requests.take_notification(method, message.params)
+            reported = self.progress.take(message.params or b"")
+            if reported is None or not reported.takes_messages:
+                self._requests.take_notification(method, message.params)
+        elif listener is not None and method not in methods.OF_THE_SESSION:
+            listener.take_notification(method, message.params)
         elif self._listening is None or not self._listening.take(method, message.params):
             self._pass_on(method, message.params)
 
@@ -422,16 +435,7 @@ class Session:
     def _catch_up(self, missed: Interest) -> None:
         """Treat all of this as changed, because notifications may have been missed."""
         self._template.knowledge.cache.drop_all()
-        self._requests.spawn(self._deliver_all(missed))
-
-    async def _deliver_all(self, missed: Interest) -> None:
-        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
-
-        async def deliver(method: str, params: bytes | None) -> None:
-            async with slots:
-                await self._requests.deliver(method, params)
-
-        await asyncio.gather(*(deliver(method, params) for method, params in missed.news()))
+        self._requests.spawn(self._requests.deliver_all(missed.news()))
 
     async def _subscription_noted(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
         reply = await sending
@@ -440,7 +444,7 @@ class Session:
             self._resubscription.note_accepted(method, uri)
         return reply
 
-    async def _repeated_as_task(self, request: Sendable, sending: Awaitable[Message], deadline_ns: int) -> Message:
+    async def _repeated_as_task(self, request: Sendable, sending: Awaitable[Message], exchange: Exchange) -> Message:
         """Call a tool again as a task if it can be called only as one (2025-11-25, basic/utilities/tasks)."""
         reply = await sending
         if reply.kind != ERROR or reply.error_code != METHOD_NOT_FOUND or self.identity is None:
@@ -449,7 +453,7 @@ class Session:
         if not isinstance(offered, dict) or not offers(offered, "requests", "tools", "call"):
             return reply
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
-        as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
+        as_task = await follower.run(request.params, exchange.deadline_ns, can_cancel="cancel" in offered)
         # If it is refused as a task as well, there is no such tool.
         if as_task is None or (as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND):
             return reply

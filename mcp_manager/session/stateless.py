@@ -44,7 +44,7 @@ from mcp_manager.session.resubscription import read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.tasks import TaskFollower
 from mcp_manager.session.template import SessionTemplate
-from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
+from mcp_manager.transports.base import CallListener, Exchange, Request, Sendable, Transport, takes_every_result
 
 __all__ = ["StatelessDialect"]
 
@@ -165,7 +165,7 @@ class StatelessDialect:
 
     # The general call path
 
-    async def call(self, request: Sendable, deadline_ns: int) -> Message:
+    async def call(self, request: Sendable, deadline_ns: int, listener: CallListener | None = None) -> Message:
         """Send a request and whatever follows from its results, and return the final reply.
 
         What follows may be rounds of input, polls of a task, or the same request with other header fields or in another
@@ -178,8 +178,10 @@ class StatelessDialect:
             ticket = self._cache.ticket(self._name_of(request.method), request.params)
             if ticket is not None:
                 kept = self._cache.find(ticket)
-                return self._result(kept) if kept is not None else await self._send(request, deadline_ns, ticket)
-        return await self._send(request, deadline_ns)
+                return (
+                    self._result(kept) if kept is not None else await self._send(request, deadline_ns, listener, ticket)
+                )
+        return await self._send(request, deadline_ns, listener)
 
     async def _translate(self, request: Request, deadline_ns: int) -> Message:
         """Do what a method of the handshake revisions does, with the means of this revision."""
@@ -201,8 +203,14 @@ class StatelessDialect:
         """Open a stream of notifications and return the reply that ends it; raises :class:`CallError`."""
         return await self._transport.exchange_lasting(self._exchange_for(Request(_LISTEN_RAW, params), request_id, 0))
 
-    async def _send(self, request: Request, deadline_ns: int, ticket: Ticket | None = None) -> Message:
-        exchange = self._exchange_for(request, self._ids.take(), deadline_ns)
+    async def _send(
+        self,
+        request: Request,
+        deadline_ns: int,
+        listener: CallListener | None = None,
+        ticket: Ticket | None = None,
+    ) -> Message:
+        exchange = self._exchange_for(request, self._ids.take(), deadline_ns, listener)
         return await self._finish(request, exchange, self._transport.exchange(exchange), ticket)
 
     async def _send_own(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
@@ -216,12 +224,15 @@ class StatelessDialect:
         """Render the header fields of a message, ``None`` if the transport has none."""
         return self._envelope.fields(method, params) if self._has_fields else None
 
-    def _exchange_for(self, request: Request, request_id: int, deadline_ns: int) -> Exchange:
+    def _exchange_for(
+        self, request: Request, request_id: int, deadline_ns: int, listener: CallListener | None = None
+    ) -> Exchange:
         if self._trace_context is not None:
             trace = read_trace(self._trace_context)
             request = in_trace(request, trace, replaces=False) if trace else request
         method_raw, params = request.method, request.params
         exchange = Request(method_raw, self._envelope.params(params, request.meta)).exchange(request_id, deadline_ns)
+        exchange.listener = listener
         if self._has_fields:
             method = self._names.get(method_raw) or self._name_of(method_raw)
             fields = self._envelope.fields(method, params)
@@ -234,7 +245,7 @@ class StatelessDialect:
         self, request: Request, exchange: Exchange, answered: Awaitable[Message], ticket: Ticket | None = None
     ) -> Message:
         """Await the reply, give the server the input that it asks for, and return the final reply."""
-        deadline_ns = exchange.deadline_ns
+        deadline_ns, listener = exchange.deadline_ns, exchange.listener
         method = self._name_of(request.method)
         reply = await self._reply_with_retry(request, exchange, answered)
         for rounds in range(MAX_ROUNDS + 1):
@@ -249,8 +260,10 @@ class StatelessDialect:
                 if ticket is not None:
                     self._cache.keep(ticket, reply.result or b"null")
                 return reply
+            if takes_every_result(listener):
+                return reply
             if kind == TASK and method == methods.CALL_TOOL:
-                return await self._tasks.follow(reply.result_buffer or b"null", deadline_ns)
+                return await self._tasks.follow(reply.result_buffer or b"null", deadline_ns, listener)
             if kind != INPUT_REQUIRED or method not in methods.MULTI_ROUND:
                 raise self._protocol_error(f"the result has the type {kind[:40]!r}, which {method} does not allow")
             if rounds == MAX_ROUNDS:
@@ -261,11 +274,11 @@ class StatelessDialect:
                 raise self._protocol_error(str(error)) from None
             # A result that depends on the user's input must not be cached (2026-07-28, caching, cache key).
             ticket = None
-            responses = await self._requests.fulfil(asked.input_requests, deadline_ns)
+            responses = await self._requests.fulfil(asked.input_requests, deadline_ns, listener)
             again = Request(
                 request.method, retry_params(request.params, asked, responses), request.meta, request.fields
             )
-            exchange = self._exchange_for(again, self._ids.take(), deadline_ns)
+            exchange = self._exchange_for(again, self._ids.take(), deadline_ns, listener)
             answered = self._transport.exchange(exchange)
             try:
                 reply = await self._reply_with_retry(again, exchange, answered)
@@ -310,7 +323,7 @@ class StatelessDialect:
             if exchange.status in (400, 404, 405) and code not in _EXPECTED:
                 await self._check_era(deadline_ns)
             return reply
-        again = self._exchange_for(request, self._ids.take(), deadline_ns)
+        again = self._exchange_for(request, self._ids.take(), deadline_ns, exchange.listener)
         return await self._transport.exchange(again)
 
     def _change_revision(self, error: bytes) -> None:

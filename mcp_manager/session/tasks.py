@@ -32,6 +32,7 @@ from mcp_manager.protocol.tasks import (
     with_task,
 )
 from mcp_manager.session.server_requests import ServerRequests
+from mcp_manager.transports.base import CallListener
 
 __all__ = ["TaskFollower"]
 
@@ -80,7 +81,9 @@ class TaskFollower:
         self._pause = pause
         self._clock = clock
 
-    async def follow(self, created: bytes | memoryview, deadline_ns: int) -> Message:
+    async def follow(
+        self, created: bytes | memoryview, deadline_ns: int, listener: CallListener | None = None
+    ) -> Message:
         """Poll the task that a call became, give it the input it asks for, and return the reply of the call (SEP-2663).
 
         After any failure, cancellation included, the server is asked to cancel the task.
@@ -91,6 +94,8 @@ class TaskFollower:
             The result that announced the task.
         deadline_ns
             The deadline of the call, a time of :func:`time.monotonic_ns`; 0 for none.
+        listener
+            That of the call: it may answer what the task asks.
 
         Raises
         ------
@@ -104,7 +109,7 @@ class TaskFollower:
         """
         state = self._read(created)
         try:
-            final = await self._follow(state, deadline_ns)
+            final = await self._follow(state, deadline_ns, listener)
         except BaseException as error:
             self._give_up(state.task_id)
             self._raise_for_call(error)
@@ -157,7 +162,7 @@ class TaskFollower:
                 self._give_up(state.task_id)
             self._raise_for_call(error)
 
-    async def _follow(self, state: TaskState, deadline_ns: int) -> Message | None:
+    async def _follow(self, state: TaskState, deadline_ns: int, listener: CallListener | None) -> Message | None:
         """Return the reply with which a task ends, ``None`` if the server cancelled it."""
         answered: set[str] = set()
         rounds = 0
@@ -175,7 +180,7 @@ class TaskFollower:
                 if asked:
                     rounds += 1
                     self._check_bounds(len(asked), rounds)
-                    responses = await self._fulfil(asked, deadline_ns)
+                    responses = await self._fulfil(asked, deadline_ns, listener)
                     update = task_params(state.task_id, inputResponses=responses)
                     reply = await self._send_with_retries(_UPDATE_RAW, update, deadline_ns)
                     if reply.kind == ERROR:

@@ -109,6 +109,10 @@ class TracedDispatcher(Dispatcher):
         """Make a call as :meth:`Dispatcher.make`, and trace it if that is its turn."""
         return await self._perhaps_traced(call, super().make)
 
+    async def exchange(self, call: Call) -> Message:
+        """Make a call as :meth:`Dispatcher.exchange`, and trace it if that is its turn."""
+        return await self.make(call)
+
     async def call_on(self, call: Call) -> tuple[Message, Instance]:
         """Make a call as :meth:`Dispatcher.call_on`, and trace it if that is its turn."""
         found: list[Instance] = []

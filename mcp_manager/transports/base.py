@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.methods import never_asks
 from mcp_manager.protocol.session_loss import Refusal
 
 __all__ = [
+    "CallListener",
     "Exchange",
     "FrameCheck",
     "LifeSigns",
     "MessageSink",
     "MessageTaker",
+    "ProgressReport",
     "Request",
     "Sendable",
     "StreamListener",
     "Transport",
     "permit_all",
+    "sole_listener",
+    "takes_every_result",
 ]
+
+
+class ProgressReport(NamedTuple):
+    """How far a call has come: ``total`` is the last value of ``progress``, ``None`` if unknown."""
+
+    progress: float
+    total: float | None = None
+    message: str | None = None
 
 
 Sendable = Message | Request
@@ -40,11 +53,79 @@ def permit_all(frame: bytes) -> None:
     """Permit every message."""
 
 
+class CallListener:
+    """Takes what a server sends for one call before its reply.
+
+    Attributes
+    ----------
+    token
+        The progress token in the params of the call, ``None`` without one.
+    takes_messages
+        Whether it takes requests of the server, log messages and other notifications; else progress alone.
+    takes_every_result
+        Whether it takes a result that does not complete the call: one that asks for input, or announces a task.
+    """
+
+    token: str | None = None
+    takes_messages: bool = False
+    takes_every_result: bool = False
+
+    __slots__ = ()
+
+    def take_progress(self, params: bytes, report: ProgressReport) -> None:
+        """Take a progress report, as received and decoded; must not raise or block."""
+
+    def take_notification(self, method: str, params: bytes | None) -> None:
+        """Take another notification; must not raise or block."""
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        """Return the answer to a request of the server, or an awaitable of it, which :meth:`aclose` ends.
+
+        It may raise anything.
+        """
+        raise NotImplementedError
+
+    async def finish(self, deadline_ns: int) -> None:
+        """Wait until all that was taken is handed over, or until the deadline, a time of :func:`time.monotonic_ns`."""
+
+    async def aclose(self) -> None:
+        """Take note that the call has ended: nothing more is handed over."""
+
+
+def takes_every_result(listener: CallListener | None) -> bool:
+    """Tell whether a call is given results that do not complete it; see :class:`CallListener`."""
+    return listener is not None and listener.takes_every_result
+
+
+def sole_listener(exchanges: Iterable[Exchange]) -> CallListener | None:
+    """Return the listener of the only request under way that can make a server ask or log something.
+
+    On a channel that all messages share, nothing says which request a message belongs to. ``None`` if there are several
+    such requests, or none: then it belongs to nobody in particular.
+    """
+    found: Exchange | None = None
+    for exchange in exchanges:
+        if never_asks(exchange.frame):
+            continue
+        if found is not None:
+            return None
+        found = exchange
+    return None if found is None else found.listener
+
+
 class MessageTaker(Protocol):
     """Takes the messages that are not the reply to an exchange."""
 
-    def on_message(self, message: Message) -> None:
-        """Take a request, a notification or an unmatched reply of the server; must not raise or block."""
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
+        """Take a request, a notification or an unmatched reply of the server; must not raise or block.
+
+        Parameters
+        ----------
+        message
+            The message.
+        listener
+            That of the request which it belongs to; ``None`` if it belongs to none, or nobody can tell.
+        """
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Count something that the server did wrong and that affects no call.

@@ -16,7 +16,7 @@ from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
-from mcp_manager.transports.base import Exchange, FrameCheck, MessageSink
+from mcp_manager.transports.base import CallListener, Exchange, FrameCheck, MessageSink, sole_listener
 from mcp_manager.transports.containment import Containment
 
 __all__ = ["DuplexTransport", "Waiting"]
@@ -85,6 +85,8 @@ class DuplexTransport(ABC):
         self._pending: dict[int, Waiting] = {}
         # The deadlines of given-up requests.
         self._forgotten: dict[int, int] = {}
+        # As long as one of them may still be worked on.
+        self._doubtful_until_ns = 0
         self._opened = False
         self._closing = False
         self._failure: CallError | None = None
@@ -205,7 +207,8 @@ class DuplexTransport(ABC):
         if len(self._forgotten) >= _MAX_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
         # A given-up request explains a busy program for request_timeout_s at the most, not for its own longer deadline.
-        self._forgotten[request_id] = min(deadline_ns, time.monotonic_ns() + self._request_timeout_ns)
+        self._doubtful_until_ns = time.monotonic_ns() + self._request_timeout_ns
+        self._forgotten[request_id] = min(deadline_ns, self._doubtful_until_ns)
 
     def _take_reply(self, message: Message) -> bool:
         request_id = message.id
@@ -219,6 +222,17 @@ class DuplexTransport(ABC):
         else:
             self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
         return False
+
+    def _take_unasked(self, message: Message) -> None:
+        """Pass on a request or a notification of the server."""
+        self._tell(self._sink.on_message, message, self._sole_listener())
+
+    def _sole_listener(self) -> CallListener | None:
+        """Return the listener of the only call that a message can belong to; see :func:`sole_listener`."""
+        if self._forgotten and time.monotonic_ns() < self._doubtful_until_ns:
+            # The server may still work on a request that was given up.
+            return None
+        return sole_listener(each.exchange for each in self._pending.values())
 
     def _faulty(self, kind: str, detail: str) -> None:
         self._tell(self._sink.on_fault, kind, detail)

@@ -23,7 +23,7 @@ from support.calls import CALM, tool_call
 from support.processes import scripted_stdio, unused_port
 from support.streams import HttpSseServer
 
-from mcp_manager import McpManager
+from mcp_manager import McpManager, ServerMessage
 from mcp_manager.errors import McpManagerError
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import Fault, ScriptedServer
@@ -125,6 +125,38 @@ async def rpc_error_of_a_typed_call(stage: Stage) -> None:
     stage.server.script("tools/call", faults.RpcErrorReply(-32000))
     with contextlib.suppress(McpManagerError):
         await stage.manager.call_tool("a", "echo", {"text": stage.mark()})
+
+
+@scenario_of_a_call
+async def exchanges(stage: Stage) -> None:
+    """Exchanges that are asked, reported to and told, and that end in every way."""
+
+    async def take(message: ServerMessage) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"action": "decline", "said": stage.mark()}
+
+    async def hang(message: ServerMessage) -> None:
+        await asyncio.Event().wait()
+
+    asked = ({"jsonrpc": "2.0", "id": "q", "method": "roots/list", "params": {}},)
+    told = ({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}},)
+    for events, end in (
+        ((), None),
+        (told, None),
+        (asked, faults.SseNeverEnds()),
+        ((), faults.Reset()),
+        ((), faults.Status(500)),
+    ):
+        for on_message in (take, hang, None):
+            if events:
+                stage.server.script("tools/call", faults.SseEvents(events))
+            elif end is not None:
+                stage.server.script("tools/call", end)
+            with contextlib.suppress(McpManagerError):
+                await stage.manager.exchange("a", stage.request(), on_message=on_message, timeout=0.1)
+    for steps in range(0, _STEPS, 3):
+        stage.server.script("tools/call", faults.SseEvents(asked))
+        await cancelled_after(steps, stage.manager.exchange("a", stage.request(), on_message=hang, timeout=5.0))
 
 
 @scenario

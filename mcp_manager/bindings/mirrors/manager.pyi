@@ -5,8 +5,8 @@ from abc import ABCMeta
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.bindings.mirrors.client_side import ClientSideMirror
 from mcp_manager.bindings.mirrors.deployed_servers import DeployedServersMirror
+from mcp_manager.bindings.mirrors.exchanges import ExchangesMirror
 from mcp_manager.bindings.mirrors.fleet_tools import FleetToolsMirror
-from mcp_manager.bindings.mirrors.for_caller import CallsForCallersMirror
 from mcp_manager.bindings.mirrors.management import FleetManagementMirror
 from mcp_manager.bindings.mirrors.observation import ObservationMirror
 from mcp_manager.bindings.mirrors.phase import LifetimeMirror
@@ -20,7 +20,7 @@ class McpManagerMirror(
     FleetManagementMirror,
     FleetToolsMirror,
     ObservationMirror,
-    CallsForCallersMirror,
+    ExchangesMirror,
     metaclass=ABCMeta,
 ):
     """The public methods of :class:`McpManager`, for callers on any thread and loop."""

@@ -126,7 +126,7 @@ class ReplyReader:
                 reply = message
                 exchange.answered = True
             else:
-                self._sink.on_message(message)
+                self._sink.on_message(message, exchange.listener)
         return reply
 
     def take_named_event(self, name: str, data: bytes) -> None:
@@ -181,8 +181,8 @@ class ReplyReader:
         for message in messages:
             self._sink.on_message(message)
 
-    def _own(self, messages: list[Message], request_id: int) -> Message:
-        reply = messages[0]
+    def _own(self, messages: list[Message], exchange: Exchange) -> Message:
+        reply, request_id = messages[0], exchange.request_id
         if len(messages) == 1 and reply.method is None and reply.id == request_id:
             return reply
         found: Message | None = None
@@ -190,7 +190,7 @@ class ReplyReader:
             if found is None and message.method is None and message.id == request_id:
                 found = message
             else:
-                self._sink.on_message(message)
+                self._sink.on_message(message, exchange.listener)
         if found is not None:
             return found
         if reply.error is not None and reply.id is None:
@@ -211,17 +211,17 @@ class ReplyReader:
         if reply.status != 200:
             raise self.broken(f"the server accepted the request with HTTP {reply.status} but sent no reply")
         if reply.is_json:
-            return self._own(self._scan(reply, reply.body), exchange.request_id)
+            return self._own(self._scan(reply, reply.body), exchange)
         return self._read_unusual(reply, exchange)
 
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
         """Read a 200 that is not plain JSON: another content type, or compressed although identity was requested."""
         content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
         if content_type not in ("application/json", "text/event-stream"):
-            return self._own(self._scan_mislabelled(reply), exchange.request_id)
+            return self._own(self._scan_mislabelled(reply), exchange)
         body = self._plain_body(reply)
         if content_type == "application/json":
-            return self._own(self._scan(reply, body), exchange.request_id)
+            return self._own(self._scan(reply, body), exchange)
         found: Message | None = None
         try:
             for event in self._events_of(body):

@@ -14,7 +14,7 @@ from mcp_manager._core.http_message import LOST, UNANSWERED, Exchange, WireError
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 from mcp_manager.runtime.background import background_task
-from mcp_manager.transports.base import MessageTaker
+from mcp_manager.transports.base import CallListener, MessageTaker
 from mcp_manager.transports.http.connections.failures import reason_of
 from mcp_manager.transports.http.reconnection import Reconnection, is_passing, usable_event_id
 from mcp_manager.transports.http.status import retry_after_of
@@ -88,7 +88,7 @@ class Resumptions:
             task.cancel()
             await asyncio.wait({task})
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
         """Take a message of any stream; see :class:`MessageTaker`."""
         if message.method is None and isinstance(message.id, int):
             waiting = self._waiting.get(message.id)
@@ -97,7 +97,7 @@ class Resumptions:
                 return
             if self._deliver(message):
                 return
-        self._sink.on_message(message)
+        self._sink.on_message(message, listener)
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Pass on a fault; see :class:`MessageTaker`."""
@@ -125,6 +125,7 @@ class Resumptions:
             async with self._bounded(exchange):
                 await asyncio.sleep(reconnection.delay_s(random()))
             again = Exchange(b"", exchange.request_id, exchange.deadline_ns)
+            again.listener = exchange.listener
             started = asyncio.get_running_loop().time()
             before = reconnection.last_event_id
             reason = ""

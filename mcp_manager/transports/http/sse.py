@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from yarl import URL
 
@@ -22,7 +22,7 @@ from mcp_manager.errors import (
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.runtime.deadline_timer import remaining_s
-from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.base import CallListener, MessageSink, sole_listener
 from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.http import status as http_status
 from mcp_manager.transports.http.options import HttpOptions
@@ -36,6 +36,13 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_ENDPOINT_BYTES: Final = 8192
 # How long a POST may still take once its reply has come on the stream.
 _ACKNOWLEDGED_S: Final = 1.0
+
+
+class _Waiting(NamedTuple):
+    """A request that waits for its reply."""
+
+    exchange: Exchange
+    reply: asyncio.Future[Message]
 
 
 class HttpSseTransport:
@@ -59,7 +66,7 @@ class HttpSseTransport:
         # It sends; this class handles what arrives.
         self._http = HttpTransport(options, self)
         self._http.listen_with(self)
-        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._pending: dict[int, _Waiting] = {}
         self._named: asyncio.Event = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
@@ -120,7 +127,7 @@ class HttpSseTransport:
         """POST a request and wait for its reply on the stream; see :meth:`Transport.exchange`."""
         self._check_open()
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[exchange.request_id] = reply
+        self._pending[exchange.request_id] = _Waiting(exchange, reply)
         exchange.began_ns = time.monotonic_ns()
         waiting = asyncio.timeout(remaining_s(exchange.deadline_ns))
         try:
@@ -199,13 +206,13 @@ class HttpSseTransport:
         self._http.move_to(endpoint)
         self._named.set()
 
-    def on_message(self, message: Message) -> None:
-        """Take a message of the stream; see :class:`MessageSink`."""
-        reply = self._pending.get(message.id) if message.method is None and isinstance(message.id, int) else None
-        if reply is None or reply.done():
-            self._sink.on_message(message)
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
+        """Take a message of the stream, which belongs to no request; see :class:`MessageSink`."""
+        waiting = self._pending.get(message.id) if message.method is None and isinstance(message.id, int) else None
+        if waiting is None or waiting.reply.done():
+            self._sink.on_message(message, sole_listener(each.exchange for each in self._pending.values()))
         else:
-            reply.set_result(message)
+            waiting.reply.set_result(message)
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Pass on a fault; see :class:`MessageSink`."""
@@ -300,9 +307,9 @@ class HttpSseTransport:
         if self._failure is not None:
             return
         self._failure = error
-        for reply in self._pending.values():
-            if not reply.done():
-                reply.set_exception(error.for_caller("unknown"))
+        for waiting in self._pending.values():
+            if not waiting.reply.done():
+                waiting.reply.set_exception(error.for_caller("unknown"))
         was_open = self._named.is_set()
         self._named.set()
         if was_open and not self._closing:

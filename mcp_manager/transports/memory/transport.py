@@ -211,7 +211,7 @@ class MemoryTransport(DuplexTransport):
         """Take one message, and return whether it is a reply that a caller waits for."""
         if message.method is None:
             return self._take_reply(message)
-        self._tell(self._sink.on_message, message)
+        self._take_unasked(message)
         return False
 
     def _refuse(self, frame: bytes, what: str) -> None:

@@ -221,7 +221,7 @@ class StdioTransport(DuplexTransport):
                 is_awaited = self._take_reply(message) and is_awaited
             else:
                 is_awaited = False
-                self._tell(self._sink.on_message, message)
+                self._take_unasked(message)
         return is_awaited
 
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:

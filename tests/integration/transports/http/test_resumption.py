@@ -69,6 +69,26 @@ async def test_the_reply_is_found_where_the_stream_goes_on(
         assert len(reply.asked_from) == 3
 
 
+@pytest.mark.parametrize("lanes", [True, False])
+async def test_what_an_exchange_is_sent_reaches_it_from_each_piece_of_its_stream(
+    lanes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reconnection, "delay_s", lambda self, random: 0.0)
+
+    def never(server_id: str, params: Any) -> None:
+        raise AssertionError("it belongs to the exchange")
+
+    heard: list[int] = []
+    with ScriptedServer() as server:
+        script(server, ResumedReply([Cut(200), Cut(150), Cut(0)], others=4))
+        async with McpManager(ManagerConfig(http_lanes=lanes), handlers={ANY: never}) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            reply = await manager.exchange(
+                "a", echo("x"), on_message=lambda message: heard.append(message.params["data"])
+            )
+            assert (text_of(reply), heard) == ("x", [0, 1, 2, 3])
+
+
 async def test_the_wish_of_the_server_is_waited_for() -> None:
     reply = ResumedReply([Cut(WHOLE)], retry_ms=300)
     with ScriptedServer() as server:

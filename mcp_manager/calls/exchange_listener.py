@@ -1,0 +1,169 @@
+"""What a server sends for one exchange before its reply: handed to one function, and to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.errors import RpcError
+from mcp_manager.protocol.error_codes import INTERNAL_ERROR
+from mcp_manager.serialization import Serializable
+from mcp_manager.session.progress import Deliveries
+from mcp_manager.transports.base import CallListener, ProgressReport
+from mcp_manager.transports.containment import Containment
+
+__all__ = ["ExchangeListener", "OnMessage", "ServerMessage"]
+
+_PROGRESS: Final = "notifications/progress"
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class ServerMessage(Serializable, msgspec.Struct, frozen=True):
+    """A message that a server sends for one exchange, before its reply.
+
+    Parameters
+    ----------
+    method
+        The method, such as ``elicitation/create`` or ``notifications/progress``.
+    raw_params
+        The params as JSON, ``{}`` if there are none.
+    wants_answer
+        Whether it is a request; otherwise it is a notification.
+    """
+
+    method: str
+    raw_params: bytes
+    wants_answer: bool = False
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params as Python data; a new object each time."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.raw_params)
+        return decoded
+
+
+Answer = Mapping[str, Any] | bytes | None
+OnMessage = Callable[[ServerMessage], Awaitable[Answer] | Answer]
+"""``on_message(message)`` takes what a server sends for one exchange; it may be a coroutine function.
+
+To a request it returns the result: a mapping, or the JSON of an object as bytes. :class:`RpcError` refuses the request.
+What it returns for a notification is ignored.
+"""
+
+
+class ExchangeListener(CallListener):
+    """Hand the messages of one exchange to a function, in order.
+
+    Notifications are handed over before the exchange returns. A request that is still unanswered when the exchange ends
+    is refused.
+
+    Parameters
+    ----------
+    on_message
+        See :data:`OnMessage`; ``None`` leaves requests to the handlers of the manager.
+    containment
+        Logs what the function raises for notifications.
+    tokens
+        The progress token that the server gets, and that of the caller, as JSON; ``None`` without one.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_closed",
+        "_containment",
+        "_context",
+        "_deliveries",
+        "_on_message",
+        "_own_token",
+        "takes_every_result",
+        "takes_messages",
+        "token",
+    )
+
+    def __init__(
+        self,
+        on_message: OnMessage | None,
+        containment: Containment,
+        tokens: tuple[str, msgspec.Raw] | None = None,
+    ) -> None:
+        self._on_message = on_message
+        self._containment = containment
+        self._context = copy_context()
+        self.takes_messages: bool = on_message is not None
+        self.takes_every_result: bool = True
+        self.token: str | None = None if tokens is None else tokens[0]
+        self._own_token = None if tokens is None else tokens[1]
+        # Made on first use: for most requests, the reply is all that comes.
+        self._deliveries: Deliveries | None = None
+        self._answering: set[asyncio.Future[Answer]] | None = None
+        self._closed = False
+
+    def take_progress(self, params: bytes, report: ProgressReport) -> None:
+        """Hand over a progress report, with the token of the caller."""
+        if self._own_token is not None:
+            members = _members_decoder.decode(params)
+            members["progressToken"] = self._own_token
+            params = msgspec.json.encode(members)
+        self._hand_over(_PROGRESS, params)
+
+    def take_notification(self, method: str, params: bytes | None) -> None:
+        """Hand over a notification."""
+        self._hand_over(method, params or b"{}")
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        """Return the answer to a request; raises what the function raises."""
+        assert self._on_message is not None
+        self._check_open()
+        answer = self._on_message(ServerMessage(method, msgspec.json.encode(params), True))
+        return self._awaited(answer) if inspect.isawaitable(answer) else _as_json(answer)
+
+    def end(self) -> bool:
+        """End the exchange: requests without an answer are refused. Return whether :meth:`aclose` has to be awaited."""
+        self._closed = True
+        for each in self._answering or ():
+            each.cancel()
+        return self._deliveries is not None
+
+    async def finish(self, deadline_ns: int) -> None:
+        """Wait until all notifications are handed over, or until the deadline."""
+        if self._deliveries is not None:
+            await self._deliveries.finish(deadline_ns)
+
+    async def aclose(self) -> None:
+        """End the exchange, and hand nothing more over."""
+        self.end()
+        if self._deliveries is not None:
+            await self._deliveries.aclose()
+
+    def _hand_over(self, method: str, raw_params: bytes) -> None:
+        if self._on_message is None or self._closed:
+            return
+        if self._deliveries is None:
+            self._deliveries = Deliveries("the on_message of an exchange", self._containment, self._context)
+        self._deliveries.deliver(self._on_message, ServerMessage(method, raw_params))
+
+    async def _awaited(self, answer: Awaitable[Answer]) -> Any:
+        answering = asyncio.ensure_future(answer)
+        if self._answering is None:
+            self._answering = set()
+        self._answering.add(answering)
+        try:
+            return _as_json(await answering)
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
+        finally:
+            self._answering.discard(answering)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RpcError(INTERNAL_ERROR, "The call that this request belongs to has ended")
+
+
+def _as_json(answer: Answer) -> Any:
+    return msgspec.Raw(answer) if isinstance(answer, bytes) else answer
