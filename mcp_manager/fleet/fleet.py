@@ -135,7 +135,12 @@ class Fleet:
         with collector_paused(), self.events.unlogged():
             added = [self.register(server_id, check(server_id, config)) for server_id, config in servers.items()]
         if added:
-            _log.info("%d server%s deployed", len(added), "" if len(added) == 1 else "s", extra={"event": "servers_deployed", "servers": len(added)})
+            _log.info(
+                "%d server%s deployed",
+                len(added),
+                "" if len(added) == 1 else "s",
+                extra={"event": "servers_deployed", "servers": len(added)},
+            )
         await asyncio.gather(*(self.connect(*each) for each in added if not each[0].is_inactive))
 
     def register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:

@@ -20,7 +20,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.transports.base import Exchange
+from mcp_manager.transports.base import CallListener, Exchange
 from mcp_manager.transports.stdio.transport import StdioTransport
 
 __all__ = ["SERVER", "WAIT_S", "Opened", "Sink", "cancel", "opened", "result_of", "scripted"]
@@ -79,7 +79,7 @@ class Sink:
         self.faults = PeerFaults("subject", time.monotonic_ns)
         self.raises = False
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
         self.messages.append(message)
         if self.raises:
             raise RuntimeError("a listener failed")

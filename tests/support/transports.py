@@ -6,7 +6,7 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth import Authorization
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
-from mcp_manager.transports.base import Exchange
+from mcp_manager.transports.base import CallListener, Exchange
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.transport import HttpTransport
@@ -17,7 +17,7 @@ __all__ = ["http_transport"]
 class _NothingExpected:
     """A sink that fails the test if the server sends anything but replies."""
 
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
         raise AssertionError(message.frame)
 
     def on_given_up(self, exchange: Exchange, reason: str) -> None:

@@ -12,6 +12,7 @@ from mcp_manager.config.redaction import Secrets, is_credential
 from mcp_manager.errors import ProtocolError, RpcError
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
+from mcp_manager.transports.base import CallListener
 from mcp_manager.transports.http.refusal_text import refusal_text
 from mcp_manager.transports.http.reply import ReplyReader
 from mcp_manager.transports.http.status import Credentials
@@ -160,7 +161,7 @@ def test_a_secret_that_a_long_text_was_cut_in_is_not_quoted(form: str, length: i
 
 
 class _Sink:
-    def on_message(self, message: Message) -> None:
+    def on_message(self, message: Message, listener: CallListener | None = None) -> None:
         raise AssertionError("there is no message")
 
     def on_fault(self, kind: str, detail: str) -> None:
