@@ -259,7 +259,11 @@ class Toolset:
 
     def _answer_of(self, error: McpManagerError) -> ToolAnswer:
         if self._on_error == "raise" and isinstance(error, CallError):
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback holds this frame.
+                del error
         return answer_of_error(error)
 
     async def _call_by(

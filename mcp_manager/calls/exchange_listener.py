@@ -100,7 +100,7 @@ class ExchangeListener(CallListener):
         self._own_token = None if tokens is None else tokens[1]
         # Made on first use: for most requests, the reply is all that comes.
         self._deliveries: Deliveries | None = None
-        self._answering: set[asyncio.Future[Answer]] | None = None
+        self._answering: set[asyncio.Task[Any]] | None = None
         self._closed = False
 
     def take_progress(self, params: bytes, report: ProgressReport) -> None:
@@ -148,12 +148,14 @@ class ExchangeListener(CallListener):
         self._deliveries.deliver(self._on_message, ServerMessage(method, raw_params))
 
     async def _awaited(self, answer: Awaitable[Answer]) -> Any:
-        answering = asyncio.ensure_future(answer)
+        # Each request of a server is answered in a task of its own.
+        answering = asyncio.current_task()
+        assert answering is not None
         if self._answering is None:
             self._answering = set()
         self._answering.add(answering)
         try:
-            return _as_json(await answering)
+            return _as_json(await answer)
         except asyncio.CancelledError:
             self._check_open()
             raise
