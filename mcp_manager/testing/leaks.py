@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 
 _GRACE_S = 2.0
 _POLL_S = 0.005
+# Some versions of Python begin with a few hundred frozen objects.
+_FROZEN_BY_PYTHON = 1_000
 _DESCRIPTORS = "/proc/self/fd"
 _THREADS = "/proc/self/task"
 
@@ -130,8 +132,11 @@ class LeakCheck:
     def __init__(self, *, executor: str | None = None) -> None:
         self._executor = executor
         _open_what_stays()
-        # Reading all that a test-suite has imported takes a tenth of a second for each test.
-        gc.freeze()
+        # Reading all that a test-suite has imported takes a tenth of a second for each test. What the suite itself has
+        # frozen must stay so.
+        self._has_frozen = gc.get_freeze_count() < _FROZEN_BY_PYTHON
+        if self._has_frozen:
+            gc.freeze()
         self._before = Snapshot()
         self._errors = LoopErrors()
         self._errors.__enter__()
@@ -174,7 +179,8 @@ class LeakCheck:
     def close(self) -> list[str]:
         """End the check; return descriptions of what was left behind."""
         gc.collect()
-        gc.unfreeze()
+        if self._has_frozen:
+            gc.unfreeze()
         self._errors.__exit__()
         return self.found()
 

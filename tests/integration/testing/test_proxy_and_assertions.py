@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -238,3 +239,10 @@ def test_a_leak_is_found_and_allowed() -> None:
     gate.set()
     thread.join()
     assert check.close() == []
+
+
+def test_what_a_suite_has_frozen_stays_frozen() -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    assert LeakCheck().close() == []
+    assert gc.get_freeze_count() >= frozen
