@@ -125,7 +125,7 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, do
         with deployed_service(fleet, **dockerfile.variables | here) as service:
             service.wait_ready(servers=3)
             [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
-            assert "'down' is Unhealthy" in json.loads(warning)["message"]
+            assert "down is Unhealthy" in json.loads(warning)["message"]
             assert check_of_the_image(dockerfile, service) == 0
 
             hold = Hold()

@@ -123,7 +123,7 @@ def test_a_failed_call_is_logged_with_its_delivery_its_request_and_its_trace(sto
     for line in (own, package, story.only(event="request", status=504)):
         assert (line["request_id"], line["user"], line["trace_id"]) == ("ada-1", "ada", TRACE)
     assert (own["error"], own["delivery"], own["attempts"]) == ("DeadlineExceededError", "unknown", 1)
-    assert own["reason"] == "no reply within the deadline"
+    assert own["reason"] == "no reply within the deadline of 0.2 s (timeout=)"
     # The message of the package's line is kept beside the name of what happened.
     assert package["event"].startswith("server 'calculator': a call may or may not have been executed")
 
