@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
-from support.deployed_service import DeployedService, deployed_service
+from support.deployed_service import DeployedService, deployed_service, service_program
 from support.recipes import ROOT, environment, folder_of
 
 from mcp_manager.testing import Hold
@@ -101,6 +102,8 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
         assert service.call("nobody", "add").status == 404
         assert service.ask("/servers/calculator/tools/add", [1, 2]).status == 400
         assert service.ask("/servers/calculator/tools/add", {}, content_type="text/plain").status == 415
+        for broken in (b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000):
+            assert service.ask("/servers/calculator/tools/add", broken).status == 400
 
         fleet.write_text(fleet.read_text(encoding="utf-8") + _ANOTHER, encoding="utf-8")
         service.wait_ready(servers=3)
@@ -114,6 +117,20 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
         assert metrics.headers["Content-Type"].startswith("text/plain")
         assert 'mcp_requests_total{method="tools/call",server_id="calculator",status="success"} 1.0' in metrics.body
         assert service.program.end(signal.SIGTERM) == 0
+
+
+def test_it_ends_at_once_if_a_setting_is_invalid_or_its_port_is_taken(fleet: Path) -> None:
+    def ended(port: int = 0, **variables: str) -> tuple[int, str]:
+        with service_program(fleet, port=port, **variables) as program:
+            status = program.process.wait(30)
+            program.close()
+            return status, program.output
+
+    assert ended(DRAIN_S="nan") == (78, "DRAIN_S is no number from 0 to 86400: nan\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, said = ended(port=taken.getsockname()[1])
+    assert status == 1
+    assert re.fullmatch(r"CRITICAL service: cannot listen on .* in use\n", said)
 
 
 def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
