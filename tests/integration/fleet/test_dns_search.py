@@ -54,6 +54,8 @@ def in_own_network(resolv_conf: Path, *command: str) -> subprocess.CompletedProc
                 # Two names that are passed over, as glibc does.
                 "dns=tools": ["tools.shop.svc.cluster.local", "tools.svc.cluster.local"],
                 "dns=broken": ["broken.shop.svc.cluster.local", "broken.svc.cluster.local"],
+                # Not passed over: another name might be another service.
+                "kept=search": ["search.shop.svc.cluster.local"],
                 "srv=_mcp._tcp.search": [
                     "_mcp._tcp.search.shop.svc.cluster.local",
                     "pod-1.search.shop.svc.cluster.local",

@@ -1,7 +1,8 @@
 """Deploy servers by short names and print which names were asked for, on a machine whose DNS server is 127.0.0.1.
 
 Run it in a network of its own, whose ``resolv.conf`` has a search list as in Kubernetes: it listens on port 53. The
-arguments are the kind of discovery and the host, with a dot at its end if the name is complete.
+arguments are the kind of discovery and the host, with a dot at its end if the name is complete. ``kept`` means look-ups
+of a name whose server reports a failure after it had an address.
 """
 
 from __future__ import annotations
@@ -36,9 +37,18 @@ async def main(names_and_kinds: list[str]) -> None:
             for number, each in enumerate(names_and_kinds):
                 kind, host = each.split("=")
                 names.asked.clear()
-                discovery = DiscoveryConfig(kind="srv" if kind == "srv" else "dns")
+                every_s = 0.05 if kind == "kept" else 60.0
+                discovery = DiscoveryConfig(
+                    kind="srv" if kind == "srv" else "dns", min_refresh_s=every_s, refresh_s=every_s
+                )
                 await manager.deploy(str(number), url=f"http://{host}:{server.port}/mcp", discovery=discovery)
                 await manager.ping(str(number), timeout=10)
+                if kind == "kept":
+                    names.rcodes[f"{host}.{_ZONE}"] = dns.rcode.SERVFAIL
+                    names.asked.clear()
+                    await names.wait_for_queries(4)
+                    await manager.undeploy(str(number))
+                    del names.rcodes[f"{host}.{_ZONE}"]
                 print(json.dumps(list(dict.fromkeys(name for name, _, _ in names.asked))))
 
 
