@@ -134,7 +134,7 @@ def test_it_ends_at_once_if_a_setting_is_invalid_or_its_port_is_taken(fleet: Pat
 
 
 def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
-    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "1"}
+    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "2"}
     with ScriptedServer() as server, ThreadPoolExecutor() as pool:
         # A server that is down does not keep the others from serving.
         servers = f'[servers.held]\nurl = "{server.url}"\n[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n'
