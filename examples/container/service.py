@@ -208,6 +208,11 @@ class Service:
         notify("STOPPING=1", "STATUS=stopping")
         LOG.info("stopping")
         await asyncio.sleep(self.settings.linger_s)
+        for site in runner.sites:
+            await site.stop()
+        # What was accepted until now is answered. `cleanup` would not read from a connection that is quite new, and
+        # would wait for it all of DRAIN_S (aiohttp 3.14).
+        await asyncio.sleep(0.1)
         await runner.cleanup()
         await self.manager.stop()
 

@@ -159,7 +159,7 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, do
                 while service.readiness() == 503:
                     time.sleep(0.02)
             # It would break off now if it were not waited for.
-            assert not wait([under_way], timeout=0.3).done
+            assert [each.result() for each in wait([under_way], timeout=0.3).done] == []
             hold.release()
             assert under_way.result() == "at last"
             assert service.program.process.wait(30) == 0
