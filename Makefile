@@ -24,8 +24,8 @@ lint: | .venv ## check style and formatting
 PYRIGHT = PYTHONPATH=tests .venv/bin/python -m support.public_types .venv/bin/pyright \
 	&& .venv/bin/pyright --pythonpath .venv/bin/python -p pyproject.toml
 
-# The programs in the documentation and in notebooks are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
-# modules.
+# The programs in the documentation and in notebooks are users' code. stubtest imports what is in its working directory
+# first; elsewhere, it finds the installed package with its compiled modules.
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager
 	@if .venv/bin/pyright --version >/dev/null 2>&1; then $(PYRIGHT); else echo 'pyright is left out: it needs Node, and its package from npm'; fi

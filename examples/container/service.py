@@ -10,12 +10,15 @@ The same program runs in a container, under systemd and in Kubernetes. All of it
                                             (X-Affinity-Key: calls with the same key stay together)
 
 SIGTERM and SIGINT end it: readiness turns 503, calls under way are finished, then the MCP servers are stopped. SIGHUP
-reads the file at once. It exits with 0 after a signal, and with 78 if the file or a variable is invalid at the start.
+reads the file at once. It exits with 0 after a signal, with 78 if the file or a variable is invalid at the start, and
+with 1 if it cannot listen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import math
 import os
@@ -91,23 +94,26 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read the settings; raise ``ValueError`` for one that is no number."""
+        """Read the settings; raise ``ValueError`` for one that is invalid."""
 
-        def number(name: str, default: float) -> float:
-            text = environment.get(name)
-            try:
-                return float(text) if text else default
-            except ValueError:
-                raise ValueError(f"{name} is no number: {text}") from None
+        def number(name: str, default: float, most: float = 86_400.0) -> float:
+            text = environment.get(name) or str(default)
+            with contextlib.suppress(ValueError):
+                if 0 <= (value := float(text)) <= most:
+                    return value
+            raise ValueError(f"{name} is no number from 0 to {most:.0f}: {text}")
 
+        log_format = environment.get("LOG_FORMAT") or cls.log_format
+        if log_format not in ("text", "json"):
+            raise ValueError(f"LOG_FORMAT is neither text nor json: {log_format}")
         return cls(
             fleet=Path(environment.get("FLEET") or Path(__file__).with_name("fleet.toml")),
             host=environment.get("HOST") or cls.host,
-            port=int(number("PORT", cls.port)),
+            port=int(number("PORT", cls.port, most=65_535)),
             start_s=number("START_S", cls.start_s),
             linger_s=number("LINGER_S", cls.linger_s),
             drain_s=number("DRAIN_S", cls.drain_s),
-            log_format=environment.get("LOG_FORMAT") or cls.log_format,
+            log_format=log_format,
         )
 
 
@@ -155,8 +161,9 @@ class Service:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="the arguments are a JSON object, Content-Type: application/json\n")
         try:
-            arguments = await request.json()
-        except ValueError:
+            arguments = json.loads(await request.read())
+        # The latter for what is nested thousands of levels deep.
+        except (ValueError, RecursionError):
             raise web.HTTPBadRequest(text="the body is no JSON\n") from None
         server, tool = request.match_info["server"], request.match_info["tool"]
         # Calls with the same key stay together, if the server's `balancing` says so.
@@ -201,6 +208,11 @@ class Service:
         notify("STOPPING=1", "STATUS=stopping")
         LOG.info("stopping")
         await asyncio.sleep(self.settings.linger_s)
+        for site in runner.sites:
+            await site.stop()
+        # What was accepted until now is answered. `cleanup` would not read from a connection that is quite new, and
+        # would wait for it all of DRAIN_S (aiohttp 3.14).
+        await asyncio.sleep(0.1)
         await runner.cleanup()
         await self.manager.stop()
 
@@ -263,13 +275,13 @@ async def serve(manager: McpManager, settings: Settings) -> None:
         loop.add_signal_handler(number, service.stop_asked.set)
     loop.add_signal_handler(signal.SIGHUP, service.reload_asked.set)
     runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=settings.drain_s)
+    # It listens before the servers have started: that may take longer than a probe of liveness waits.
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port).start()
+    LOG.info("listening on %s port %d", *runner.addresses[0][:2])
     async with asyncio.TaskGroup() as tasks:
         watchdog = tasks.create_task(feed_watchdog(service))
         try:
-            # It listens before the servers have started: that may take longer than a probe of liveness waits.
-            await runner.setup()
-            await web.TCPSite(runner, settings.host, settings.port).start()
-            LOG.info("listening on %s port %d", *runner.addresses[0][:2])
             following = tasks.create_task(service.follow())
             await service.stop_asked.wait()
             following.cancel()
@@ -296,7 +308,11 @@ def main() -> int:
     except ValueError as error:
         LOG.critical("%s", error)
         return EXIT_CONFIG
-    asyncio.run(serve(manager, settings))
+    try:
+        asyncio.run(serve(manager, settings))
+    except OSError as error:
+        LOG.critical("cannot listen on %s port %d: %s", settings.host, settings.port, error.strerror or error)
+        return 1
     return 0
 
 

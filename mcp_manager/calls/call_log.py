@@ -277,16 +277,18 @@ class CallLog:
             return
         self._dumps.append((now_ns, server_id))
         left_out, self._left_out = self._left_out, 0
+        calls = self._last_of(server_id)
         _log.warning(
             "server %r: %s; its last calls: %s%s",
             server_id,
             what,
-            msgspec.json.encode(self._last_of(server_id)).decode(),
+            msgspec.json.encode(calls).decode(),
             f" ({left_out} earlier reports were omitted)" if left_out else "",
             extra={
                 "event": "flight_records",
                 "server_id": server_id,
                 "reason": what,
+                "calls": msgspec.to_builtins(calls),
                 **({"left_out": left_out} if left_out else {}),
                 **trace_ids(),
             },

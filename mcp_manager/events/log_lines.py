@@ -61,6 +61,7 @@ FIELDS: Final[dict[str, str]] = {
     "invalid": "how many are wrong in the file, so that they were left out",
     "fault": "which rule a server broke",
     "count": "how often it did",
+    "calls": "the latest calls of the server, each with the fields of `flight_records()`",
     "left_out": "how many earlier lines like this one were left out",
 }
 """The fields of ``extra`` that records of this package may have, and what they mean."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcp_manager.config import ServerConfig, split_nameserver
 from mcp_manager.errors import ConfigError, ConnectError
@@ -25,6 +26,15 @@ _EXTRA: Final = "install it with: pip install 'pymcp-manager[dns]'"
 _HIGHEST_TIER: Final = 15
 # RFC 2782: a weight of 0 means a very small share beside other records.
 _LEAST_WEIGHT: Final = 0.1
+
+
+class _Answer(NamedTuple):
+    """The records of a name, or why there are none: it does not exist, or a failure that may end the whole lookup."""
+
+    records: list[Any]
+    failure: ConnectError | None = None
+    is_missing: bool = False
+    is_final: bool = False
 
 
 def require_dns(server_id: str) -> None:
@@ -73,8 +83,8 @@ class Discovery:
         self._changed = changed
         self._resolver: Resolver | None = None
         self._backend: ClosingBackend | None = None
-        # The last good answers, by host name and record type.
-        self._answers: dict[tuple[str, str], list[Any]] = {}
+        # The last good answers, by name and record type.
+        self._known: dict[tuple[str, str], list[Any]] = {}
         self._ttl_s = 0.0
 
     async def look(self) -> None:
@@ -119,30 +129,11 @@ class Discovery:
         return [Endpoint(address, self._port) for address in await self._look_for_addresses(self._host)]
 
     async def _look_for_addresses(self, host: str) -> list[str]:
-        answers = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"), return_exceptions=True)
-        failures = [each for each in answers if isinstance(each, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, ConnectError):
-                try:
-                    raise failure
-                finally:
-                    # Its traceback holds this frame.
-                    del failure
-        if len(failures) == len(answers):
-            raise failures[0]
-        found = [
-            # If the lookup of one record type failed, its last good answer is used.
-            self._answers.get((host, kind), []) if isinstance(answer, BaseException) else answer
-            for kind, answer in zip(("A", "AAAA"), answers, strict=True)
-        ]
-        if not any(found):
-            raise self._nothing(f"{host} has no address")
-        for kind, records in zip(("A", "AAAA"), found, strict=True):
-            self._answers[host, kind] = records
-        return list(dict.fromkeys(record.address for records in found for record in records))
+        found = await self._find(host, "A", "AAAA")
+        return list(dict.fromkeys(record.address for record in found))
 
     async def _look_for_services(self) -> list[Endpoint]:
-        services = [each for each in await self._ask(self._host, "SRV") if str(each.target) != "."]
+        services = [each for each in await self._find(self._host, "SRV") if str(each.target) != "."]
         if not services:
             raise self._nothing(f"{self._host} has no SRV record of a service")
         tiers = {priority: tier for tier, priority in enumerate(sorted({each.priority for each in services}))}
@@ -160,31 +151,97 @@ class Discovery:
         try:
             return (await self._look_for_addresses(host))[0]
         except ConnectError:
-            known = [record for kind in ("A", "AAAA") for record in self._answers.get((host, kind), [])]
+            known = [record for kind in ("A", "AAAA") for record in self._known.get((host, kind), [])]
             return known[0].address if known else None
 
-    async def _ask(self, host: str, kind: str) -> list[Any]:
+    async def _find(self, host: str, *kinds: str) -> list[Any]:
+        """Return the records of the first name that has any, in the order of the names that a host may stand for.
+
+        As in glibc, a name is passed over that does not exist, has no such records, or whose name servers report a
+        failure; but if it had records before, that failure ends the lookup, as every other does.
+        """
+        end_s = time.monotonic() + self._template.timeout_s
+        reported: ConnectError | None = None
+        missing: list[str] = []
+        for name in self._names(host):
+            answers = await self._ask_for_all(name, kinds, end_s)
+            if any(each.failure is None for each in answers):
+                found = {
+                    # If the lookup of one record type failed, its last good answer is used.
+                    (name, kind): answer.records if answer.failure is None else self._known.get((name, kind), [])
+                    for kind, answer in zip(kinds, answers, strict=True)
+                }
+                if any(found.values()):
+                    self._known |= found
+                    return [record for records in found.values() for record in records]
+            had_records = any(self._known.get((name, kind)) for kind in kinds)
+            for answer in answers:
+                if answer.failure is not None and not answer.is_missing:
+                    if answer.is_final or had_records:
+                        raise answer.failure
+                    reported = reported or answer.failure
+            missing.append(name)
+        raise reported or self._nothing(f"there is no {' or '.join(kinds)} record of {', '.join(missing)}")
+
+    def _names(self, host: str) -> list[str]:
+        """Return the complete names that a host may stand for, by the search list of the system's ``resolv.conf``."""
         import dns.exception  # noqa: PLC0415 - see require_dns
+        import dns.name  # noqa: PLC0415 - see require_dns
+
+        if host.endswith(".") or self._template.nameservers:
+            return [host]
+        try:
+            resolver = self._asked
+            relative = dns.name.from_text(host, None)
+            own_domain = [resolver.domain] if resolver.domain not in (None, dns.name.root) else []
+            below = [str(relative + domain) for domain in resolver.search or own_domain]
+        except dns.exception.DNSException as error:
+            raise self._nothing(f"the lookup of {host} failed: {error}") from None
+        is_tried_first = len(relative) > (1 if resolver.ndots is None else resolver.ndots)
+        return [f"{host}.", *below] if is_tried_first else [*below, f"{host}."]
+
+    async def _ask_for_all(self, name: str, kinds: tuple[str, ...], end_s: float) -> list[_Answer]:
+        asked = (self._ask(name, kind, end_s) for kind in kinds)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                try:
+                    raise answer
+                finally:
+                    # Its traceback holds this frame.
+                    del answer, answers
+        return [answer for answer in answers if isinstance(answer, _Answer)]
+
+    async def _ask(self, name: str, kind: str, end_s: float) -> _Answer:
+        import dns.resolver  # noqa: PLC0415 - see require_dns
 
         try:
             answer = await self._asked.resolve(
-                host,
+                name,
                 kind,
                 raise_on_no_answer=False,
-                lifetime=self._template.timeout_s,
-                search=not self._template.nameservers,
+                lifetime=max(0.0, end_s - time.monotonic()),
+                search=False,
                 backend=self._backend,
             )
+        except dns.resolver.NXDOMAIN as error:
+            return self._failed(name, kind, str(error), is_missing=True)
+        except dns.resolver.NoNameservers as error:
+            return self._failed(name, kind, str(error))
         except dns.exception.DNSException as error:
-            raise self._nothing(f"the lookup of {host} ({kind}) failed: {error}") from None
+            return self._failed(name, kind, str(error), is_final=True)
         except Exception as error:
             # A malformed packet may raise anything in dnspython; discovery must survive it.
-            raise self._nothing(f"the lookup of {host} ({kind}) failed: {type(error).__name__}: {error}") from None
+            return self._failed(name, kind, f"{type(error).__name__}: {error}", is_final=True)
         if answer.rrset is None:
-            return []
+            return _Answer([])
         self._ttl_s = min(self._ttl_s, float(answer.chaining_result.minimum_ttl))
         # Sorted, because the order of the records changes from answer to answer.
-        return sorted(answer.rrset)
+        return _Answer(sorted(answer.rrset))
+
+    def _failed(self, name: str, kind: str, why: str, *, is_missing: bool = False, is_final: bool = False) -> _Answer:
+        failure = self._nothing(f"the lookup of {name} ({kind}) failed: {why}")
+        return _Answer([], failure, is_missing=is_missing, is_final=is_final)
 
     @property
     def _asked(self) -> Resolver:

@@ -36,8 +36,8 @@ class DeployedService:
         self.address = address
 
     def ask(self, path: str, arguments: object = None, *, content_type: str = "application/json") -> Answer:
-        """GET a path, or POST ``arguments`` to it, without asking for the end of the connection."""
-        data = None if arguments is None else json.dumps(arguments).encode()
+        """GET a path, or POST ``arguments`` (bytes as they are) to it, without asking for the end of the connection."""
+        data = arguments if arguments is None or isinstance(arguments, bytes) else json.dumps(arguments).encode()
         connection = http.client.HTTPConnection(self.address, timeout=_WAIT_S)
         with contextlib.closing(connection):
             connection.request("GET" if data is None else "POST", path, data, {"Content-Type": content_type})
@@ -70,9 +70,9 @@ class DeployedService:
         pytest.fail(f"not ready: {answer}\n{self.program.output}", pytrace=False)
 
 
-def service_program(fleet: Path, **variables: str) -> contextlib.AbstractContextManager[Program]:
-    """Run the service with a fleet on a free port of the loopback interface."""
-    own = {"FLEET": str(fleet), "HOST": "127.0.0.1", "PORT": "0", "PYTHON": sys.executable}
+def service_program(fleet: Path, *, port: object = 0, **variables: str) -> contextlib.AbstractContextManager[Program]:
+    """Run the service with a fleet on a port of the loopback interface, any free one if it is 0."""
+    own = {"FLEET": str(fleet), "HOST": "127.0.0.1", "PORT": str(port), "PYTHON": sys.executable}
     script = str(EXAMPLES / "container" / "service.py")
     return running(sys.executable, script, folder=fleet.parent, env=environment(**variables | own))
 

@@ -27,7 +27,7 @@ class NameServer(Watched):
     """Answer queries on a thread of its own; ``with`` starts and ends it.
 
     ``records[name, kind]`` are the texts of a name's records; the name has no dot at its end. A name without any entry
-    does not exist. ``ttl`` is the TTL of all answers. If ``rcode`` is set, it answers every query. Queries for a kind
+    does not exist. ``ttl`` is the TTL of all answers. If ``rcode`` is set, it answers every query, ``rcodes[name]`` those for a name. Queries for a kind
     in ``silent`` (``*``: any kind) get no answer. With ``is_truncating``, answers over UDP are truncated, so that
     clients use TCP. ``asked`` are the queries so far.
 
@@ -42,6 +42,7 @@ class NameServer(Watched):
         self.records: dict[tuple[str, str], list[str]] = {}
         self.ttl = 0
         self.rcode: dns.rcode.Rcode | None = None
+        self.rcodes: dict[str, dns.rcode.Rcode] = {}
         self.silent: set[str] = set()
         self.is_truncating = False
         self.asked: list[tuple[str, str, str]] = []
@@ -92,8 +93,9 @@ class NameServer(Watched):
         if kind in self.silent or "*" in self.silent:
             return None
         reply = dns.message.make_response(query, recursion_available=True)
-        if self.rcode is not None:
-            reply.set_rcode(self.rcode)
+        rcode = self.rcodes.get(name, self.rcode)
+        if rcode is not None:
+            reply.set_rcode(rcode)
         elif self.is_truncating and over == "udp":
             reply.flags |= dns.flags.TC
         elif (name, kind) in self.records:

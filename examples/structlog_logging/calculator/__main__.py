@@ -35,10 +35,15 @@ async def serve(host: str, port: int) -> None:
         runner = web.AppRunner(application(manager), access_log=None, shutdown_timeout=_DRAIN_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            site = web.TCPSite(runner, host, port)
+            await site.start()
             _log.info("serving", host=host, port=runner.addresses[0][1])
             await stopping.wait()
             _log.info("stopping")
+            await site.stop()
+            # What was accepted until now is answered. `cleanup` would not read from a connection that is quite new, and
+            # would wait for it all of _DRAIN_S (aiohttp 3.14).
+            await asyncio.sleep(0.1)
         finally:
             await runner.cleanup()
     _log.info("stopped")

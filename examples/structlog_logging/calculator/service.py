@@ -76,7 +76,9 @@ async def _log_request(request: web.Request, handler: Handler) -> web.StreamResp
             raise
         finally:
             took_ms = round((time.monotonic() - started) * 1000, 1)
-            _log.info("request", method=request.method, path=request.path, status=status, took_ms=took_ms)
+            # Not decoded: a terminal obeys control characters.
+            path = request.rel_url.raw_path
+            _log.info("request", method=request.method, path=path, status=status, took_ms=took_ms)
 
 
 def _route_of(request: web.Request) -> str:
@@ -87,9 +89,10 @@ def _route_of(request: web.Request) -> str:
 async def _call(request: web.Request) -> web.Response:
     server_id, tool = request.match_info["server"], request.match_info["tool"]
     try:
-        arguments: dict[str, Any] = await request.json()
+        arguments: dict[str, Any] = json.loads(await request.read())
         timeout = float(request.query.get("timeout", 10))
-    except ValueError:
+    # The latter for what is nested thousands of levels deep.
+    except (ValueError, RecursionError):
         raise web.HTTPBadRequest(text="the body must be JSON, and the timeout a number\n") from None
     try:
         result = await request.app[_MANAGER].call_tool(server_id, tool, arguments, timeout=timeout)

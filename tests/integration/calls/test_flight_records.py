@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
+from mcp_manager.observe.log_format import JsonFormatter
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import ScriptedServer
 
@@ -92,7 +94,13 @@ async def test_an_opened_circuit_has_the_last_calls_written_down_without_secrets
             with pytest.raises(CallError):
                 await manager.call_tool("a", "echo", {"text": SECRET})
         assert len(manager.flight_records()) == 3
-    (message,) = [each.getMessage() for each in caplog.records if "last calls" in each.getMessage()]
+    (record,) = [each for each in caplog.records if "last calls" in each.getMessage()]
+    message = record.getMessage()
     assert message.startswith("server 'a': a circuit opened; its last calls: [")
     assert message.count('"connect_error"') == 2
-    assert SECRET not in message
+    line = JsonFormatter().format(record)
+    assert SECRET not in line
+    # A log of JSON has them as members, not only as JSON in a text.
+    calls = json.loads(line)["calls"]
+    assert [each["error"] for each in calls] == ["ConnectError", "ConnectError"]
+    assert json.loads(message.partition("last calls: ")[2]) == calls

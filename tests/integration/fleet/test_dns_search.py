@@ -51,6 +51,11 @@ def in_own_network(resolv_conf: Path, *command: str) -> subprocess.CompletedProc
                 "dns=search": ["search.shop.svc.cluster.local"],
                 "dns=search.shop": ["search.shop.shop.svc.cluster.local", "search.shop.svc.cluster.local"],
                 "dns=search.shop.svc.cluster.local.": ["search.shop.svc.cluster.local"],
+                # Two names that are passed over, as glibc does.
+                "dns=tools": ["tools.shop.svc.cluster.local", "tools.svc.cluster.local"],
+                "dns=broken": ["broken.shop.svc.cluster.local", "broken.svc.cluster.local"],
+                # Not passed over: another name might be another service.
+                "kept=search": ["search.shop.svc.cluster.local"],
                 "srv=_mcp._tcp.search": [
                     "_mcp._tcp.search.shop.svc.cluster.local",
                     "pod-1.search.shop.svc.cluster.local",

@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 from support.calls import echo, eventually, text_of
 
-from mcp_manager import ConfigError, ManagerConfig, McpManager, NotRunningError, PyMcpManager, load_manager_config
+from mcp_manager import (
+    ConfigApplied,
+    ConfigError,
+    ManagerConfig,
+    McpManager,
+    NotRunningError,
+    PyMcpManager,
+    load_manager_config,
+)
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.fleet import file_watch
 from mcp_manager.testing.faults import Hold
@@ -453,6 +461,12 @@ async def test_a_signal_has_the_file_read_again_and_reaches_the_handler_before(
                 await eventually(
                     lambda: manager.watched is not None and manager.watched.applied.redeployed == ("a",), "the move"
                 )
+                # Whoever asks sees that it was done, though nothing has changed.
+                applied = manager.events(kinds=[ConfigApplied])
+                os.kill(os.getpid(), signal.SIGHUP)
+                async with asyncio.timeout(10):
+                    event = await anext(applied)
+                assert isinstance(event, ConfigApplied) and event.redeployed == ()
         assert signal.getsignal(signal.SIGHUP) is ours
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
-from support.deployed_service import DeployedService, deployed_service
+from support.deployed_service import DeployedService, deployed_service, service_program
 from support.recipes import ROOT, environment, folder_of
 
 from mcp_manager.testing import Hold
@@ -101,6 +102,8 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
         assert service.call("nobody", "add").status == 404
         assert service.ask("/servers/calculator/tools/add", [1, 2]).status == 400
         assert service.ask("/servers/calculator/tools/add", {}, content_type="text/plain").status == 415
+        for broken in (b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000):
+            assert service.ask("/servers/calculator/tools/add", broken).status == 400
 
         fleet.write_text(fleet.read_text(encoding="utf-8") + _ANOTHER, encoding="utf-8")
         service.wait_ready(servers=3)
@@ -116,8 +119,22 @@ def test_it_calls_tools_and_says_what_became_of_calls(fleet: Path) -> None:
         assert service.program.end(signal.SIGTERM) == 0
 
 
+def test_it_ends_at_once_if_a_setting_is_invalid_or_its_port_is_taken(fleet: Path) -> None:
+    def ended(port: int = 0, **variables: str) -> tuple[int, str]:
+        with service_program(fleet, port=port, **variables) as program:
+            status = program.process.wait(30)
+            program.close()
+            return status, program.output
+
+    assert ended(DRAIN_S="nan") == (78, "DRAIN_S is no number from 0 to 86400: nan\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, said = ended(port=taken.getsockname()[1])
+    assert status == 1
+    assert re.fullmatch(r"CRITICAL service: cannot listen on .* in use\n", said)
+
+
 def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, dockerfile: Dockerfile) -> None:
-    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "1"}
+    here = {"PATH": environment()["PATH"], "START_S": "1", "LINGER_S": "2"}
     with ScriptedServer() as server, ThreadPoolExecutor() as pool:
         # A server that is down does not keep the others from serving.
         servers = f'[servers.held]\nurl = "{server.url}"\n[servers.down]\nurl = "http://127.0.0.1:9/mcp"\n'
@@ -125,7 +142,7 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, do
         with deployed_service(fleet, **dockerfile.variables | here) as service:
             service.wait_ready(servers=3)
             [warning] = [line for line in service.program.lines if '"logger":"service"' in line and "WARNING" in line]
-            assert "'down' is Unhealthy" in json.loads(warning)["message"]
+            assert "down is Unhealthy" in json.loads(warning)["message"]
             assert check_of_the_image(dockerfile, service) == 0
 
             hold = Hold()
@@ -142,7 +159,7 @@ def test_it_turns_unready_first_and_finishes_the_calls_under_way(fleet: Path, do
                 while service.readiness() == 503:
                     time.sleep(0.02)
             # It would break off now if it were not waited for.
-            assert not wait([under_way], timeout=0.3).done
+            assert [each.result() for each in wait([under_way], timeout=0.3).done] == []
             hold.release()
             assert under_way.result() == "at last"
             assert service.program.process.wait(30) == 0

@@ -44,7 +44,7 @@ class Story(NamedTuple):
 
 
 def ask(url: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, Any, dict[str, str]]:
-    data = None if body is None else json.dumps(body).encode()
+    data = body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers or {}), timeout=30) as response:
             return response.status, json.load(response), dict(response.headers)
@@ -74,6 +74,7 @@ def story() -> Iterator[Story]:
             answers["late"] = ask(f"{tools}/sleep?timeout=0.2", {"seconds": 30}, ADA)
             answers["unknown"] = ask(f"{base}/servers/other/tools/add", {})
             answers["no object"] = ask(f"{tools}/add", [2, 3])
+            answers["too deep"] = ask(f"{tools}/%1B[31m", "[" * 100_000)
             answers["no number"] = ask(f"{tools}/add?timeout=soon", {"a": 2, "b": 3})
             answers["servers"] = ask(f"{base}/servers")
             (killed,) = answers["servers"][1][0]["pids"]
@@ -99,6 +100,7 @@ def test_the_service_answers_by_delivery_and_ends_at_sigterm(story: Story) -> No
         "late": 504,
         "unknown": 404,
         "no object": 400,
+        "too deep": 400,
         "no number": 400,
         "servers": 200,
         "again": 200,
@@ -123,7 +125,7 @@ def test_a_failed_call_is_logged_with_its_delivery_its_request_and_its_trace(sto
     for line in (own, package, story.only(event="request", status=504)):
         assert (line["request_id"], line["user"], line["trace_id"]) == ("ada-1", "ada", TRACE)
     assert (own["error"], own["delivery"], own["attempts"]) == ("DeadlineExceededError", "unknown", 1)
-    assert own["reason"] == "no reply within the deadline"
+    assert own["reason"] == "no reply within the deadline of 0.2 s (timeout=)"
     # The message of the package's line is kept beside the name of what happened.
     assert package["event"].startswith("server 'calculator': a call may or may not have been executed")
 
@@ -141,6 +143,8 @@ def test_a_request_without_a_good_id_gets_one(story: Story) -> None:
     assert (line["error"], line["reason"]) == ("ToolError", "add needs a and b, two numbers")
     assert len(line["request_id"]) == 32
     assert "no\\" not in story.output
+    # Control characters of a path stay encoded.
+    assert story.only(event="request", path="/servers/calculator/tools/%1B[31m")["status"] == 400
 
 
 def test_a_killed_program_is_logged_and_so_is_its_return(story: Story) -> None:
