@@ -19,7 +19,7 @@ from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import complain, one_line, print_json, safe_text
 from mcp_manager.cli.source import lazy, load, only, patient, suggestion
-from mcp_manager.errors import AuthError, InvalidRequestError, ProtocolError, ToolNotFoundError
+from mcp_manager.errors import AuthError, InvalidRequestError, ProtocolError, ToolError, ToolNotFoundError
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.tool_rules import not_allowed, rules_of
 from mcp_manager.results import (
@@ -132,8 +132,16 @@ async def _call(manager: McpManager, server_id: str, name: str, given: Sequence[
     else:
         _show(result)
         if result.is_error:
-            complain(f"the tool {name} of server {server_id!r} failed: isError is set")
+            complain(f"the tool {name} of server {server_id!r} failed: isError is set{_hint(result)}")
     return 1 if result.is_error else 0
+
+
+def _hint(result: CallToolResult) -> str:
+    try:
+        result.raise_for_error()
+    except ToolError as error:
+        return f" ({error.hint})" if error.hint else ""
+    return ""
 
 
 def _found(name: str, tools: Sequence[Tool]) -> Tool:

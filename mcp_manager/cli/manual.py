@@ -19,6 +19,7 @@ _MISUSED: Final = 2
 _NARROWEST, _WIDEST = 40, 100
 _INDENT: Final = "    "
 _NEAREST: Final = 3
+_SHORTEST_BEGINNING: Final = 3
 # Longer than any topic: a longer argument is a mistake, and comparing it takes time.
 _LONGEST_NAME: Final = 64
 _ITEM: Final = re.compile(r"(?:-|\d+\.) +")
@@ -36,7 +37,7 @@ class Topic(NamedTuple):
 
 
 async def show(options: Options) -> int:
-    """List the topics, or print the one that ``options.topic`` names; 2 if there is no such topic."""
+    """List the topics, or print the one that ``options.topic`` names or begins; 2 if there is no such topic."""
     found = topics()
     if options.topic is None:
         if options.json:
@@ -45,7 +46,7 @@ async def show(options: Options) -> int:
             print(render(("topic", "about"), [(each.slug, each.summary) for each in found.values()], prose=("about",)))
             print("\nmcp-manager help TOPIC prints one of them.")
         return 0
-    topic = found.get(_slug(options.topic))
+    topic = _named(options.topic, found)
     if topic is None:
         near = nearest_topics(options.topic, found)
         hint = f"did you mean {', '.join(near)}? " if near else ""
@@ -75,18 +76,31 @@ def topics() -> dict[str, Topic]:
     return found
 
 
+def _named(wanted: str, among: Mapping[str, Topic]) -> Topic | None:
+    """Return the topic with this name, or the only one whose name begins so."""
+    slug = _slug(wanted)
+    if slug in among or len(slug) < _SHORTEST_BEGINNING:
+        return among.get(slug)
+    beginning = [topic for each, topic in among.items() if each.startswith(slug)]
+    return beginning[0] if len(beginning) == 1 else None
+
+
 def nearest_topics(wanted: str, among: Mapping[str, Topic]) -> list[str]:
-    """Return the slugs of at most three topics: those named much like ``wanted``, then those that mention it most."""
+    """Return the slugs of at most three topics.
+
+    First come those with ``wanted`` in their names, then those named much like it, then those that mention it most.
+    """
     import difflib  # noqa: PLC0415 - for those who mistype
 
     name = wanted[:_LONGEST_NAME].strip()
     if not name:
         return []
+    containing = [slug for slug in among if _slug(name) in slug] if len(name) >= _SHORTEST_BEGINNING else []
     alike = difflib.get_close_matches(_slug(name), among, n=_NEAREST, cutoff=0.6)
     word = re.compile(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", re.IGNORECASE)
     mentions = {slug: len(word.findall(topic.text)) for slug, topic in among.items()}
     telling = sorted(filter(mentions.__getitem__, mentions), key=lambda slug: -mentions[slug])
-    return list(dict.fromkeys([*alike, *telling]))[:_NEAREST]
+    return list(dict.fromkeys([*containing, *alike, *telling]))[:_NEAREST]
 
 
 def plain_text(markdown: str, width: int = _WIDEST) -> str:

@@ -22,7 +22,7 @@ class InstanceEvents:
     """Tell of the sessions and programs of one instance; not of the sessions of callers, which come and go.
 
     ``last_exit`` is how its program last ended by itself. ``is_leaving`` tells that it drains, and that its program is not
-    started again.
+    started again; ``is_staged`` that it is new in a rollout, which fails if its program does not start.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class InstanceEvents:
         The index of the instance.
     """
 
-    __slots__ = ("_index", "_lost_at", "_template", "is_leaving", "last_exit")
+    __slots__ = ("_index", "_lost_at", "_template", "is_leaving", "is_staged", "last_exit")
 
     def __init__(self, template: SessionTemplate, index: int) -> None:
         self._template = template
@@ -41,6 +41,7 @@ class InstanceEvents:
         self._lost_at = 0.0
         self.last_exit: ChildExited | None = None
         self.is_leaving: bool = False
+        self.is_staged: bool = False
 
     def session_made(self, session: Session) -> None:
         """Tell of a new session, or of the program that it is with."""
@@ -95,6 +96,7 @@ class InstanceEvents:
 
     def _child_exited(self, session: Session, error: CallError, restart_at: float, uptime_s: float | None) -> None:
         code = error.exit_code if isinstance(error, ServerExitedError) else None
+        is_final = self.is_leaving or (self.is_staged and uptime_s is None)
         # Advice may precede it.
         hint = error.hint.partition(_STDERR_ENDS)[2] or error.hint
         event = self.last_exit = ChildExited(
@@ -106,7 +108,7 @@ class InstanceEvents:
             exit_status=code if code is not None and code >= 0 else None,
             signal=_signal_name(code),
             stderr="" if hint == _SAID_NOTHING else self._said(hint),
-            restart_in_s=None if self.is_leaving else max(restart_at - asyncio.get_running_loop().time(), 0.0),
+            restart_in_s=None if is_final else max(restart_at - asyncio.get_running_loop().time(), 0.0),
             uptime_s=uptime_s,
         )
         self._template.host.events.tell(event, logging.WARNING)

@@ -240,12 +240,14 @@ class Supervisor:
     def stage(self, template: SessionTemplate, index: int) -> Instance:
         """Add an instance of another configuration, which takes no traffic before :meth:`admit`."""
         instance = self._add(template, index)
+        instance.events.is_staged = True
         self._staged = (*self._staged, instance)
         self._set_availability(instance)
         return instance
 
     def admit(self, instance: Instance) -> None:
         """Let an instance take traffic. Without a session it takes calls only if no connected instance admits them."""
+        instance.events.is_staged = False
         self._staged = tuple(each for each in self._staged if each is not instance)
         self._instances = tuple(sorted((*self._instances, instance), key=_by_index))
         self._set_availability(instance)

@@ -40,7 +40,9 @@ _PER_URL: Final = 2
 _OWN: Final = 64
 _SHOWN_PATH: Final = 200
 # Problems whose end in parentheses is what to do.
-_WITH_HINT: Final = re.compile(r"(.*(?:the environment variable|unknown field) .*?) \((.*)\)", re.DOTALL)
+_WITH_HINT: Final = re.compile(
+    r"(.*(?:the environment variable|unknown field) .*?) \((.*)\)|(.*?) \(((?:give|set|use|write) .*)\)", re.DOTALL
+)
 
 
 def refusals(error: ConfigError) -> list[Finding]:
@@ -55,7 +57,7 @@ def problems_of(problems: Iterable[ConfigProblem]) -> list[Finding]:
     found = []
     for each in problems:
         parts = _WITH_HINT.fullmatch(each.message)
-        seen, advice = parts.groups() if parts is not None else (each.message, "correct it in the file")
+        seen, advice = filter(None, parts.groups()) if parts is not None else (each.message, "correct it in the file")
         found.append(Finding("error", None, str(each._replace(message=seen)), advice))
     return found
 

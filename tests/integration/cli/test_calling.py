@@ -17,6 +17,7 @@ from support.terminal import COMMAND, Terminal
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.events.child_output import logger_name
+from mcp_manager.testing import FaultyServer, Tool
 
 PROGRAM = [sys.executable, str(PROGRAMS / "described_stdio.py")]
 
@@ -67,6 +68,15 @@ def test_what_is_printed_of_a_result(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr()
     assert shown.out == "it went wrong\n"
     assert shown.err == "mcp-manager: the tool failing of server 'described_stdio' failed: isError is set\n"
+
+
+def test_what_helps_a_tool_that_failed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    failing = Tool(is_error=True, result="elicitation via server-initiated requests is unavailable")
+    with FaultyServer("stateless", {"ask": failing}) as server:
+        assert main(["call", server.url, "ask"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "elicitation via server-initiated requests is unavailable\n"
+    assert 'failed: isError is set (set protocol_version = "handshake"' in shown.err
 
 
 def test_what_a_server_says_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

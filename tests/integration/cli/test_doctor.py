@@ -110,8 +110,10 @@ def test_a_mistake_in_the_file_with_its_own_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOPE", raising=False)
-    _, found = examine(tmp_path, capsys, {"a": {"url": "http://h/${NOPE}"}, "b": {"url": 5}})
-    (_, _, unset, set_it), (_, _, _, correct) = found
+    _, found = examine(tmp_path, capsys, {"a": {"url": "http://h/${NOPE}"}, "b": {"url": 5}, "c": {"args": ["x"]}})
+    (_, _, unset, set_it), (_, _, _, correct), (_, _, missing, give) = (each for each in found if each[0] == "error")
+    assert missing.endswith("mcpServers.c.url: missing")
+    assert give == "give url for an HTTP server or command for a stdio server"
     assert unset.endswith("mcpServers.a.url: the environment variable NOPE is not set")
     assert set_it == "set it, or write ${NOPE:-default}"
     assert correct == "correct it in the file"

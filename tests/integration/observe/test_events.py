@@ -35,6 +35,7 @@ from mcp_manager import (
     PyMcpManager,
     ServerConfig,
     ServerDeployed,
+    ServerExitedError,
     ServerNotFoundError,
     ServerRedeployed,
     ServerScaled,
@@ -126,6 +127,24 @@ async def test_how_a_program_exits_and_why_is_told(manager: McpManager) -> None:
     assert exited.reason == "the server process exited with status 3"
     # It is started again and again, and each end is told.
     assert (await next_of(events, ChildExited)).pid != exited.pid
+
+
+async def test_the_program_of_a_refused_rollout_is_not_said_to_start_again(
+    manager: McpManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    await manager.deploy("a", {**scripted_stdio().config(), **SWIFT})
+    events = manager.events(kinds=ChildExited)
+    with pytest.raises(ServerExitedError):
+        await manager.redeploy("a", {"command": sys.executable, "args": ["-c", "raise SystemExit(3)"]})
+    exited = await next_of(events, ChildExited)
+    assert (exited.exit_status, exited.restart_in_s) == (3, None)
+    (warning,) = logged(caplog, logging.WARNING)
+    assert "exited with status 3; it wrote nothing to stderr" in warning
+    # One that has taken over is started again.
+    await manager.redeploy("a", {**scripted_stdio().config(), **SWIFT})
+    (pid,) = manager.server("a").pids
+    os.kill(pid, signal.SIGKILL)
+    assert (await next_of(events, ChildExited)).restart_in_s is not None
 
 
 async def test_a_url_that_vanishes_and_comes_back_is_told(manager: McpManager) -> None:

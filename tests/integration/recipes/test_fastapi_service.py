@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from support.recipes import Program, environment, folder_of, running
+from support.documents import blocks_of
+from support.recipes import EXAMPLES, Program, environment, folder_of, run, running
+from support.suites import PLUGIN
 
 from mcp_manager.testing import Faults, FaultyServer, Hold, Tool
 
@@ -246,3 +251,37 @@ def test_says_when_to_come_back(service: Service, shop: FaultyServer) -> None:
     refused = service.call("shop/buy", {})
     assert (refused.status, refused.json["error"], refused.json["delivery"]) == (503, "OverloadedError", "rejected")
     assert 0 < int(refused.headers["Retry-After"]) <= 30
+
+
+CALLS_OF_USERS = """
+from service import app
+from users import UserCalls
+
+
+@app.get("/orders")
+async def orders(calls: UserCalls) -> str:
+    return (await calls.call_tool("shop", "buy", into=str)).data
+
+
+async def test_the_token_reaches_the_server(faulty_server: FaultyServerFactory, mcp_fleet: McpManager) -> None:
+    server = faulty_server(tools={"buy": Tool(result="a book")})
+    await mcp_fleet.deploy("shop", server.spec)
+    app.dependency_overrides[manager_of] = lambda: mcp_fleet
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        assert (await client.get("/orders")).status_code == 401
+        assert (await client.get("/orders", headers={"Authorization": "Bearer ada-1"})).json() == "a book"
+    assert [each.headers["authorization"] for each in server.requests_of("tools/call")] == ["Bearer ada-1"]
+"""
+
+
+def test_calls_of_users_and_tests_are_as_the_readme_shows(tmp_path: Path) -> None:
+    pytest.importorskip("httpx")
+    folder = tmp_path / "service"
+    shutil.copytree(folder_of(RECIPE), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    users, tests = (block.text for block in blocks_of(folder / "README.md") if block.language == "python")
+    (folder / "users.py").write_text(users, encoding="utf-8")
+    (folder / "test_service.py").write_text(tests + CALLS_OF_USERS, encoding="utf-8")
+    shutil.copy(EXAMPLES / "testing_your_code" / "pyproject.toml", folder)
+    options = [f"-pno:{each}" for each in ("cacheprovider", "benchmark", "hypothesispytest", "timeout", "xdist")]
+    output = run(sys.executable, "-m", "pytest", "-q", *options, *PLUGIN, folder=folder)
+    assert "2 passed" in output

@@ -182,9 +182,22 @@ def test_a_topic_is_found_in_any_spelling(asked: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("Command line\n============\n\n")
 
 
+@pytest.mark.parametrize(("asked", "title"), [("logs", "Logs and events"), ("Auth", "Authorization"), ("call", None)])
+def test_the_beginning_of_a_name_is_enough_if_only_one_topic_begins_so(
+    asked: str, title: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["help", asked]) == (2 if title is None else 0)
+    shown = capsys.readouterr()
+    if title is None:
+        assert "did you mean calls, callers" in shown.err
+    else:
+        assert shown.out.startswith(f"{title}\n===")
+
+
 @pytest.mark.parametrize(
     ("asked", "near"),
     [
+        ("tools", "allowed-tools"),
         ("retry", "retries"),
         ("cirkuit-braker", "circuit-breaker"),
         ("max_response_bytes", "bounds, server-settings"),
