@@ -70,7 +70,7 @@ class Settings:
     Parameters
     ----------
     fleet
-        ``FLEET``: the file that describes the MCP servers.
+        ``FLEET_FILE``: the file that describes the MCP servers.
     host, port
         ``HOST``, ``PORT``: where to listen; port 0 for any free one.
     start_s
@@ -107,7 +107,7 @@ class Settings:
         if log_format not in ("text", "json"):
             raise ValueError(f"LOG_FORMAT is neither text nor json: {log_format}")
         return cls(
-            fleet=Path(environment.get("FLEET") or Path(__file__).with_name("fleet.toml")),
+            fleet=Path(environment.get("FLEET_FILE") or Path(__file__).with_name("fleet.toml")),
             host=environment.get("HOST") or cls.host,
             port=int(number("PORT", cls.port, most=65_535)),
             start_s=number("START_S", cls.start_s),

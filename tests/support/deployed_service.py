@@ -72,7 +72,7 @@ class DeployedService:
 
 def service_program(fleet: Path, *, port: object = 0, **variables: str) -> contextlib.AbstractContextManager[Program]:
     """Run the service with a fleet on a port of the loopback interface, any free one if it is 0."""
-    own = {"FLEET": str(fleet), "HOST": "127.0.0.1", "PORT": str(port), "PYTHON": sys.executable}
+    own = {"FLEET_FILE": str(fleet), "HOST": "127.0.0.1", "PORT": str(port), "PYTHON": sys.executable}
     script = str(EXAMPLES / "container" / "service.py")
     return running(sys.executable, script, folder=fleet.parent, env=environment(**variables | own))
 

@@ -10,7 +10,7 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 
 from mcp_manager import PyMcpManager
 
-FLEET = os.environ.get("JOBS_FLEET", str(Path(__file__).parent.parent / "fleet.toml"))
+FLEET = os.environ.get("FLEET_FILE", str(Path(__file__).parent.parent / "fleet.toml"))
 
 _lock = threading.Lock()
 _manager: PyMcpManager | None = None

@@ -29,7 +29,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 # The servers: the path of a file, or whatever else PyMcpManager takes.
-MCP_FLEET = os.environ.get("MCP_FLEET", str(BASE_DIR / "fleet.toml"))
+MCP_FLEET = os.environ.get("FLEET_FILE", str(BASE_DIR / "fleet.toml"))
 
 LOGGING = {
     "version": 1,

@@ -30,7 +30,9 @@ async def serve(host: str, port: int) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    fleet = load_manager_config(os.environ.get("FLEET", _FLEET), environment={"PYTHON": sys.executable, **os.environ})
+    fleet = load_manager_config(
+        os.environ.get("FLEET_FILE", _FLEET), environment={"PYTHON": sys.executable, **os.environ}
+    )
     async with McpManager(fleet) as manager:
         runner = web.AppRunner(application(manager), access_log=None, shutdown_timeout=_DRAIN_S)
         await runner.setup()

@@ -130,7 +130,7 @@ def test_the_fleet_is_valid_and_finds_its_files_and_servers(
     assert not any("subPath" in each for each in mounts.values())
 
     [name] = manifests["ConfigMap", volumes["fleet"]["configMap"]["name"]]["data"]
-    assert variables(service)["FLEET"] == f"{mounts['fleet']['mountPath']}/{name}"
+    assert variables(service)["FLEET_FILE"] == f"{mounts['fleet']['mountPath']}/{name}"
     (tmp_path / name).write_text(fleet_text, encoding="utf-8")
     search = load_manager_config(tmp_path / name).servers["search"]
     url = urlsplit(str(search.url))

@@ -179,7 +179,7 @@ def test_a_program_that_floods_its_stderr_does_not_flood_the_log(tmp_path: Path)
     }
     fleet = tmp_path / "fleet.json"
     fleet.write_text(json.dumps({"servers": {"calculator": server}}))
-    env = environment(PORT="0", LOG_CHILD_OUTPUT="1", FLEET=str(fleet))
+    env = environment(PORT="0", LOG_CHILD_OUTPUT="1", FLEET_FILE=str(fleet))
     with running(sys.executable, "-m", "calculator", folder=folder, env=env) as program:
         program.wait_for("serving")
         assert program.end(signal.SIGTERM) == 0
