@@ -168,4 +168,4 @@ def test_the_tests_of_the_project_pass() -> None:
     with running(*MANAGE, "test", folder=FOLDER, env=environment(LOG_LEVEL="ERROR")) as program:
         assert program.process.wait(60) == 0, program.output
         program.wait_for("^OK$")
-    assert re.search(r"Ran 8 tests", program.output)
+    assert re.search(r"Ran 9 tests", program.output)
