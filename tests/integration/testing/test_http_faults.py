@@ -160,12 +160,18 @@ async def test_replies_come_twice_or_for_others(client: Client, server: FaultySe
 
 
 async def test_a_status_with_a_wait(client: Client, server: FaultyServer) -> None:
-    server.next(Faults.status(429, retry_after=2.5), Faults.status(503))
+    server.next(Faults.status(429, retry_after=2_000_000), Faults.status(503))
     response, _ = await client.post("tools/call", {"name": "book", "arguments": {}})
-    assert (response.status, response.headers["Retry-After"]) == (429, "2.5")
+    assert (response.status, response.headers["Retry-After"]) == (429, "2000000")
     response, _ = await client.post("tools/call", {"name": "book", "arguments": {}})
     assert (response.status, "Retry-After" in response.headers) == (503, False)
     server.ledger.assert_not_executed("book")
+
+
+@pytest.mark.parametrize("seconds", [0.1, -1, float("nan"), float("inf")])
+def test_a_wait_that_clients_would_not_understand_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="retry_after takes whole seconds"):
+        Faults.status(429, retry_after=seconds)
 
 
 async def test_a_gzip_bomb_is_small_on_the_wire(client: Client, server: FaultyServer) -> None:
