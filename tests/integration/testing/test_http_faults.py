@@ -168,6 +168,23 @@ async def test_a_status_with_a_wait(client: Client, server: FaultyServer) -> Non
     server.ledger.assert_not_executed("book")
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "told"),
+    [
+        ("notification/tools/list_changed", None, "did you mean notifications/tools/list_changed"),
+        ("notifications/tool/list_changed", None, "did you mean notifications/tools/list_changed"),
+        (3, None, "a method is a string"),
+        ("notifications/message", {"data": object()}, "not JSON serializable"),
+        ("notifications/of_our_own", None, "no client listens"),
+    ],
+)
+def test_a_notification_that_no_client_could_read_is_refused(
+    faulty_server: FaultyServerFactory, method: Any, params: Any, told: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        faulty_server("handshake", standing_stream=True).notify(method, params)
+
+
 @pytest.mark.parametrize("seconds", [0.1, -1, float("nan"), float("inf")])
 def test_a_wait_that_clients_would_not_understand_is_refused(seconds: float) -> None:
     with pytest.raises(ValueError, match="retry_after takes whole seconds"):
