@@ -141,6 +141,15 @@ async def test_a_call_that_waited_for_approval_does_not_repeat_one_that_failed(
     assert made == [{"number": 1}]
 
 
+def test_a_server_that_does_not_exist_is_named_without_a_traceback() -> None:
+    with running(
+        *AGENT, "--servers", "nope", "--", BOOK, folder=folder_of(RECIPE), env=environment(**NO_KEYS)
+    ) as agent:
+        agent.wait_for(r"^Server nope not found")
+        assert agent.process.wait(60) == 1
+        assert "Traceback" not in agent.output
+
+
 @pytest.mark.parametrize(
     ("bounds", "ending", "turns"),
     [
