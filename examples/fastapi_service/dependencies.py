@@ -37,7 +37,8 @@ async def cancel_with_client(request: Request) -> AsyncIterator[None]:
     """Cancel an endpoint when its client closes the connection: a dependency with the scope ``function``.
 
     Without it, the endpoint runs to its end. With it, the manager tells the server that nobody waits for the call any
-    more. Leave it out where a call that is broken off does more harm than one whose result is lost.
+    more. Leave it out where a call that is broken off does more harm than one whose result is lost. It also answers the
+    client of an endpoint that uvicorn cancels because the service stops.
     """
     endpoint = asyncio.current_task()
     assert endpoint is not None
