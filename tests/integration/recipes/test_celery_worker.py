@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.recipes import Program, environment, folder_of, run, running
+from support.recipes import Program, command_of, environment, folder_of, run, running
 
 from mcp_manager.testing import Faults, FaultyServer, Tool
 from mcp_manager.testing.faults import Hold
@@ -36,7 +36,7 @@ args = ["-P", "-m", "{PROGRAM}"]
 
 
 def programs_of(process: psutil.Process) -> list[psutil.Process]:
-    return [each for each in process.children() if PROGRAM in each.cmdline()]
+    return [each for each in process.children() if PROGRAM in command_of(each)]
 
 
 class Jobs:
@@ -80,7 +80,9 @@ class Jobs:
     def children(self) -> list[psutil.Process]:
         """Return the children of the pool."""
         return [
-            each for each in psutil.Process(self.worker.process.pid).children() if each.cmdline()[-1:] == [OPTIONS[-1]]
+            each
+            for each in psutil.Process(self.worker.process.pid).children()
+            if command_of(each)[-1:] == [OPTIONS[-1]]
         ]
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from support.recipes import Program, environment, folder_of, run, running
+from support.recipes import Program, command_of, environment, folder_of, run, running
 
 pytestmark = pytest.mark.allow_leaks("descriptors", "children", reason="they belong to fixtures of the module")
 
@@ -58,7 +58,7 @@ class Service:
         return psutil.Process(self.program.process.pid).children(recursive=True)
 
     def programs(self) -> list[psutil.Process]:
-        return [each for each in self.processes() if PROGRAM in each.cmdline()]
+        return [each for each in self.processes() if PROGRAM in command_of(each)]
 
 
 SERVERS = {
