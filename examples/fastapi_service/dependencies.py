@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, HTTPException, Request
 
-from mcp_manager import McpManager
+from mcp_manager import DeadlineExceededError, McpManager
 
 __all__ = ["Manager", "Timeout", "cancel_with_client"]
 
@@ -37,7 +37,8 @@ async def cancel_with_client(request: Request) -> AsyncIterator[None]:
     """Cancel an endpoint when its client closes the connection: a dependency with the scope ``function``.
 
     Without it, the endpoint runs to its end. With it, the manager tells the server that nobody waits for the call any
-    more. Leave it out where a call that is broken off does more harm than one whose result is lost.
+    more. Leave it out where a call that is broken off does more harm than one whose result is lost. It also answers the
+    client of an endpoint that uvicorn cancels because the service stops.
     """
     endpoint = asyncio.current_task()
     assert endpoint is not None
@@ -52,10 +53,11 @@ async def cancel_with_client(request: Request) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if not watcher.done():
-            raise
-        # Nobody gets this answer; an exception of another kind would be logged as a fault of the service.
+        # What is raised instead becomes an answer; a cancellation would be logged as a fault of the service.
         endpoint.uncancel()
-        raise HTTPException(499, "The client has closed the connection") from None
+        if watcher.done():
+            raise HTTPException(499, "The client has closed the connection") from None
+        # By uvicorn, at the end of its --timeout-graceful-shutdown.
+        raise DeadlineExceededError("The service stops") from None
     finally:
         watcher.cancel()

@@ -70,9 +70,13 @@ def status_of(error: McpManagerError) -> int:
             return 404
         case ToolNotAllowedError():
             return 403
-        case ToolError() | InvalidRequestError():
+        # Servers answer so to invalid arguments, and to a tool that they do not have.
+        case ToolError() | InvalidRequestError() | RpcError(code=-32602):
             return 422
         case DeadlineExceededError():
+            return 504
+        # Proxies and clients repeat a 502 or 503 more readily than a 504.
+        case CallError(delivery="unknown"):
             return 504
         case OverloadedError() | NotRunningError():
             return 503
@@ -80,9 +84,6 @@ def status_of(error: McpManagerError) -> int:
             return 502
         case CallError(delivery="not_sent"):
             return 503
-        # Proxies and clients repeat a 502 or 503 more readily than a 504.
-        case CallError(delivery="unknown"):
-            return 504
         case CallError():
             return 502
         case _:
@@ -118,7 +119,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistakes = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
     problem = Problem(
-        title="Unprocessable Entity",
+        title=http.HTTPStatus(422).phrase,
         status=422,
         detail="; ".join(mistakes),
         error="RequestValidationError",

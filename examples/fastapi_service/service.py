@@ -18,7 +18,7 @@ from dependencies import Manager, Timeout, cancel_with_client
 from fastapi import APIRouter, Depends, FastAPI
 from operations import operations
 from problems import PROBLEMS, answer_with_problems
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, FiniteFloat, RootModel
 
 from mcp_manager import CallToolResult, McpManager
 
@@ -47,12 +47,12 @@ tools = APIRouter(responses=PROBLEMS)
 class Numbers(BaseModel):
     """The arguments of the tool ``add``."""
 
-    a: float
-    b: float
+    a: FiniteFloat
+    b: FiniteFloat
 
 
-class Sum(RootModel[float]):
-    """Its result. A tool with an output schema has a model with fields here."""
+class Sum(RootModel[FiniteFloat]):
+    """Its result, which JSON has only if it is finite. A tool with an output schema has a model with fields here."""
 
 
 @tools.post("/sums", dependencies=[Depends(cancel_with_client, scope="function")])

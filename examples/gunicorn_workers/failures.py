@@ -16,12 +16,10 @@ def answer_to(error: McpManagerError) -> tuple[dict[str, Any], int, dict[str, st
     match error:
         case ToolError():
             return {**body, "detail": error.message}, 422, {}
-        case DeadlineExceededError():
+        case DeadlineExceededError() | CallError(delivery="unknown"):
             return body, 504, {}
         case OverloadedError() | CallError(delivery="not_sent"):
             after_s = error.retry_after_s
             return body, 503, {} if after_s is None else {"Retry-After": str(math.ceil(after_s))}
-        case CallError(delivery="unknown"):
-            return body, 504, {}
         case _:
             return body, 502, {}

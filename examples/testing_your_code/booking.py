@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcp_manager import CallError, McpManager, PyMcpManager, RpcError, ToolError
+from mcp_manager import CallError, McpManager, McpManagerError, PyMcpManager, RpcError, ToolError
 
 SETTINGS: Final[dict[str, Any]] = {
     # To cancel a booking twice does no harm, so the manager may repeat it whatever happened.
@@ -124,7 +124,8 @@ class Desk:
                 self._server_id, "cancel_booking", {"booking_id": booking_id}, timeout=self._timeout_s
             )
             result.raise_for_error()
-        except (CallError, RpcError, ToolError) as error:
+        except McpManagerError as error:
+            # Also if the manager was stopped, or the server undeployed, in the meantime.
             raise UncertainBookingError(booking_id) from error
 
 

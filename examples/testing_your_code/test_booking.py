@@ -57,10 +57,10 @@ async def test_a_seat_is_booked(
     "faults",
     [
         # The manager makes two attempts at each call, so three refusals take a second one of the desk.
-        pytest.param([Faults.status(429, retry_after=0.01)] * 3, id="overloaded"),
+        pytest.param([Faults.status(429)] * 3, id="overloaded"),
         pytest.param([Faults.expire_session(404)], id="session-lost-404"),
         pytest.param([Faults.expire_session(400)], id="session-lost-400"),
-        pytest.param([Faults.status(429, retry_after=0.01), Faults.expire_session()], id="both"),
+        pytest.param([Faults.status(429), Faults.expire_session()], id="both"),
     ],
 )
 async def test_what_was_not_executed_is_tried_again(
@@ -127,6 +127,19 @@ async def test_a_booking_that_cannot_be_undone_is_reported(
         await desk.book(7, "Ada")
     (entry,) = server.ledger.of("book_seat")
     assert caught.value.booking_id == entry.arguments["booking_id"]
+
+
+async def test_a_booking_is_reported_whose_server_was_removed(
+    faulty_server: FaultyServerFactory, mcp_fleet: McpManager, tools: Tools
+) -> None:
+    server = faulty_server("stateless", tools)
+    desk = await desk_for(mcp_fleet, server)
+    server.next(Hold())
+    booking = asyncio.create_task(desk.book(7, "Ada"))
+    await server.wait_for("tools/call")
+    await mcp_fleet.undeploy("travel")
+    with pytest.raises(UncertainBookingError):
+        await booking
 
 
 async def test_a_refusal_is_final(faulty_server: FaultyServerFactory, mcp_fleet: McpManager, tools: Tools) -> None:

@@ -297,7 +297,10 @@ class Toolset:
         call = partial(self._call_tool, tool, timeout=self._timeout if timeout is None else timeout)
         if self._middleware is None:
             return await call(decoded)
-        result = await self._middleware(tool, decoded, call)
+        answering = self._middleware(tool, decoded, call)
+        if not isinstance(answering, Awaitable):
+            raise TypeError(f"the middleware must be an async function; it returned a {type(answering).__name__}")
+        result = await answering
         if not isinstance(result, CallToolResult):
             raise TypeError(f"the middleware must return a CallToolResult, not {type(result).__name__}")
         return result

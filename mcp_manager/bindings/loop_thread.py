@@ -6,11 +6,13 @@ import asyncio
 import concurrent.futures
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from mcp_manager.bindings.call_queue import CallQueue
+from mcp_manager.errors import NotRunningError
 
 __all__ = ["LoopThread"]
 
@@ -20,9 +22,15 @@ class LoopThread:
 
     The thread is a daemon: an interpreter can exit even if nobody stops the thread. ``calls`` runs coroutines on the
     loop for other threads.
+
+    Raises
+    ------
+    NotRunningError
+        gevent or eventlet has replaced Python's threads.
     """
 
     def __init__(self, name: str) -> None:
+        _check_threads()
         self.loop: asyncio.AbstractEventLoop = _new_loop()
         self.calls: CallQueue = CallQueue(self.loop)
         started = threading.Event()
@@ -79,6 +87,21 @@ class LoopThread:
 
     def _stop_loop(self, _: concurrent.futures.Future[None] | None = None) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+def _check_threads() -> None:
+    """Refuse to start where a thread is a greenlet: the loop would block all others, this caller included, for ever."""
+    # If one of them has been imported, it may have patched the process; this package imports neither.
+    for module, function, name in (
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    ):
+        is_patched = getattr(sys.modules.get(module), function, None)
+        if is_patched is not None and is_patched(name):
+            raise NotRunningError(
+                f"Failed to start manager: {module.partition('.')[0]} has replaced the threads of Python",
+                hint="use workers that are processes, threads or asyncio",
+            )
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from mcp_manager.testing.control import FaultControl
+from mcp_manager.testing.faults.wire import check_notification
 from mcp_manager.testing.scripted import Connection, Fault, Request
 from mcp_manager.testing.scripted.connection import event
 from mcp_manager.testing.scripted.stateless import META, STATELESS, header_fault, meta_of, refusal
@@ -58,7 +59,7 @@ class FaultyServer(FaultControl):
         if standing_stream and era != "handshake":
             raise ValueError('only servers of the era "handshake" have a standing stream')
         self._has_standing_stream = standing_stream
-        self._listening: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._listening: set[asyncio.Queue[bytes]] = set()
         self._on_exit = on_exit
         self._flapping: asyncio.Task[None] | None = None
 
@@ -73,12 +74,16 @@ class FaultyServer(FaultControl):
         Raises
         ------
         ValueError
-            If none listens. ``await server.wait_for("GET")`` waits for one.
+            If none listens, or the method is a misspelt one. ``await server.wait_for("GET")`` waits for a client.
+        TypeError
+            If the parameters are not JSON.
         """
+        check_notification(method)
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-        self._run(self._notify(message if params is None else {**message, "params": dict(params)}))
+        # Encoded here, where an error reaches the caller.
+        self._run(self._notify(event(message if params is None else {**message, "params": dict(params)})))
 
-    async def _notify(self, message: dict[str, Any]) -> None:
+    async def _notify(self, message: bytes) -> None:
         if not self._listening:
             raise ValueError('no client listens: start the server with standing_stream=True, and wait_for("GET")')
         for queue in self._listening:
@@ -182,16 +187,16 @@ class FaultyServer(FaultControl):
 class _StandingStream:
     """The stream of a client that listens; it ends with the connection."""
 
-    def __init__(self, listening: set[asyncio.Queue[dict[str, Any]]]) -> None:
+    def __init__(self, listening: set[asyncio.Queue[bytes]]) -> None:
         self._listening = listening
 
     async def play(self, connection: Connection, request: Request | None) -> None:
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._listening.add(queue)
         try:
             await connection.open_stream()
             while True:
-                await connection.write_chunk(event(await queue.get()))
+                await connection.write_chunk(await queue.get())
         finally:
             self._listening.discard(queue)
 

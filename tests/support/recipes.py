@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 from packaging.requirements import Requirement
 from support.orphans import no_orphans
 
-__all__ = ["EXAMPLES", "ROOT", "Program", "environment", "folder_of", "run", "running"]
+__all__ = ["EXAMPLES", "ROOT", "Program", "command_of", "environment", "folder_of", "run", "running"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EXAMPLES: Final = ROOT / "examples"
@@ -82,6 +83,13 @@ def run(*command: str, folder: Path, env: Mapping[str, str] | None = None, timeo
         )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Return the command line of a process; an empty one if it has ended since it was listed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 class Program:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from mcp_manager import McpManager
+from mcp_manager import McpManager, McpManagerError
 from mcp_manager.adapters import ToolSearch, Toolset, ToolsetOptions, estimated_tokens, openai_chat, select_tools
 
 from .approval import TerminalApproval, approve_all, approve_none, described, printable
@@ -48,6 +48,10 @@ def main() -> int:
         return _INTERRUPTED
     except ModelError as error:
         print(f"The API of the model failed: {error}", file=sys.stderr)
+        return 1
+    except McpManagerError as error:
+        # Of the fleet itself; failures of calls are told to the model.
+        print(error, file=sys.stderr)
         return 1
 
 

@@ -44,12 +44,15 @@ class TerminalApproval:
 
     async def _line(self) -> str:
         loop = asyncio.get_running_loop()
+        # Python starts without one if the descriptor is closed.
+        if sys.stdin is None:
+            return ""
         while b"\n" not in self._read:
             readable = asyncio.Event()
             try:
                 loop.add_reader(sys.stdin.fileno(), readable.set)
             except (OSError, ValueError):
-                # A file or a closed input, which cannot be waited for.
+                # A file, which cannot be waited for.
                 return ""
             try:
                 await readable.wait()

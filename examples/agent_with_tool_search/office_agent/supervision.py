@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mcp_manager import CallError, CallToolResult, FleetTool, TextContent
 from mcp_manager.adapters import CallNext
 
 Approve = Callable[[FleetTool, Mapping[str, Any]], Awaitable[bool]]
 """Tells whether a call may be made."""
+
+REPETITION: Final = (
+    "Not executed: an earlier call of this tool may have been executed. "
+    "Look with a tool that only reads, and then decide whether it is still needed."
+)
+"""What the model is told in place of an answer."""
 
 
 @dataclass
@@ -57,13 +63,13 @@ class Supervisor:
         """Make a call, or return why it is not made."""
         if is_read_only(tool):
             return await self._read(tool, arguments, call_next)
-        if not is_idempotent(tool) and any(each.tool.name == tool.name for each in self.unchecked):
-            return refusal(
-                "Not executed: an earlier call of this tool may have been executed. "
-                "Look with a tool that only reads, and then decide whether it is still needed."
-            )
+        if self._would_repeat(tool):
+            return refusal(REPETITION)
         if not await self._approve(tool, arguments):
             return refusal("Not executed: the user did not approve this call.")
+        # Another call of the same reply may have failed while this one waited for its approval.
+        if self._would_repeat(tool):
+            return refusal(REPETITION)
         try:
             return await call_next(arguments)
         except CallError as error:
@@ -74,6 +80,9 @@ class Supervisor:
             # Of the whole run: by its deadline or by the user.
             self._uncertain.append(UncertainCall(tool, arguments))
             raise
+
+    def _would_repeat(self, tool: FleetTool) -> bool:
+        return not is_idempotent(tool) and any(each.tool.name == tool.name for each in self.unchecked)
 
     async def _read(self, tool: FleetTool, arguments: Mapping[str, Any], call_next: CallNext) -> CallToolResult:
         # A call that is still under way is not seen by this one.

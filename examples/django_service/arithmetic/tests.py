@@ -41,8 +41,9 @@ class ArithmeticTests(SimpleTestCase):
     def test_a_connection_that_breaks_after_the_request(self) -> None:
         """Nobody knows whether the tool ran: 504, and no second attempt."""
         self.server.next(Faults.reset(after="headers"))
-        with self.assertLogs("mcp_fleet", "WARNING"):
+        with self.assertLogs("mcp_fleet", "WARNING") as logged:
             response = self.client.get("/add", {"a": 2, "b": 3})
+        self.assertIn("GET '/add': ConnectionLostError: ", logged.output[0])
         self.assertEqual(response.status_code, 504)
         self.assertEqual(response.json()["delivery"], "unknown")
         self.server.ledger.assert_executed_once("add")
@@ -54,6 +55,13 @@ class ArithmeticTests(SimpleTestCase):
             response = self.client.get("/add", {"a": 2, "b": 3})
         self.assertEqual((response.status_code, response.headers["Retry-After"]), (503, "7"))
         self.server.ledger.assert_not_executed("add")
+
+    def test_a_server_that_is_overloaded_and_may_have_executed_the_call(self) -> None:
+        """A status 503 is not to be repeated blindly, unlike 429."""
+        self.server.always(Faults.status(503))
+        with self.assertLogs("mcp_fleet", "WARNING"):
+            response = self.client.get("/add", {"a": 2, "b": 3})
+        self.assertEqual((response.status_code, response.json()["delivery"]), (504, "unknown"))
 
     def test_readiness(self) -> None:
         """The service is not ready while a required server is away."""

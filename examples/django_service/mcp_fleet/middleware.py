@@ -33,7 +33,8 @@ class McpErrors(MiddlewareMixin):
             return None
         status = status_of(exception)
         # The client gets neither message nor hint: they may have addresses, and lines that a program wrote.
-        _log.warning("%s %s: %s: %s", request.method, request.path, type(exception).__name__, exception)
+        # Quoted, since a path may have line breaks, with which a client could forge lines of the log.
+        _log.warning("%s %r: %s: %s", request.method, request.path, type(exception).__name__, exception)
         response = JsonResponse({"error": type(exception).__name__, "delivery": exception.delivery}, status=status)
         if status is HTTPStatus.SERVICE_UNAVAILABLE and isinstance(exception, CallError):
             response["Retry-After"] = str(math.ceil(exception.retry_after_s or 1))
@@ -48,10 +49,11 @@ def status_of(error: McpManagerError) -> HTTPStatus:
         return HTTPStatus.FORBIDDEN
     if isinstance(error, ToolError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
+    if error.delivery == "unknown":
+        # It may have happened, also if the server said that it is overloaded: only the client knows whether a
+        # repetition does harm.
+        return HTTPStatus.GATEWAY_TIMEOUT
     if isinstance(error, OverloadedError) or error.delivery == "not_sent":
         # Nothing happened: the same request may be sent again.
         return HTTPStatus.SERVICE_UNAVAILABLE
-    if error.delivery == "unknown":
-        # It may have happened: only the client knows whether a repetition does harm.
-        return HTTPStatus.GATEWAY_TIMEOUT
     return HTTPStatus.BAD_GATEWAY

@@ -113,7 +113,7 @@ async def _call(request: web.Request) -> web.Response:
 def _failure(error: CallError) -> web.Response:
     """Answer by what became of the call; the message, which may name hosts and files, is for the log alone."""
     said = {"error": "the server did not answer", "delivery": error.delivery}
-    if error.delivery == "not_sent" or isinstance(error, OverloadedError):
+    if error.delivery != "unknown" and (error.delivery == "not_sent" or isinstance(error, OverloadedError)):
         return _json(said, 503, {"Retry-After": str(math.ceil(error.retry_after_s or 1))})
     return _json(said, 504 if error.delivery == "unknown" else 502)
 

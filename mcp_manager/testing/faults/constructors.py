@@ -56,8 +56,10 @@ class Faults:
 
     @staticmethod
     def status(status: int, *, retry_after: float | None = None) -> Status:
-        """Answer with a status of HTTP, and ``Retry-After``; the request is not executed."""
-        return Status(status, {} if retry_after is None else {"Retry-After": f"{retry_after:g}"})
+        """Answer with a status of HTTP, and ``Retry-After`` in whole seconds; the request is not executed."""
+        if retry_after is not None and not (retry_after >= 0 and float(retry_after).is_integer()):
+            raise ValueError(f"retry_after takes whole seconds, as Retry-After does, not {retry_after!r}")
+        return Status(status, {} if retry_after is None else {"Retry-After": f"{retry_after:.0f}"})
 
     @staticmethod
     def gzip_bomb(size: int = 64 * 2**20) -> GzipBomb:

@@ -10,7 +10,7 @@ from mcp_manager.config.parse import nearest
 from mcp_manager.testing.faults import connections, dialogues, endings, messages, responses, servers, streams
 from mcp_manager.testing.faults.record import FaultRecord
 
-__all__ = ["AnyFault", "FaultOrder", "check_fault", "check_place", "decode_order", "encode_fault"]
+__all__ = ["AnyFault", "FaultOrder", "check_fault", "check_notification", "check_place", "decode_order", "encode_fault"]
 
 AnyFault: TypeAlias = (
     endings.Reset
@@ -91,6 +91,11 @@ _METHODS: Final = {
     *("notifications/initialized", "notifications/cancelled", "notifications/progress"),
     "notifications/roots/list_changed",
 }
+_OF_SERVERS: Final = {
+    *("notifications/cancelled", "notifications/message", "notifications/progress", "notifications/tasks/status"),
+    *("notifications/tools/list_changed", "notifications/prompts/list_changed"),
+    *("notifications/resources/list_changed", "notifications/resources/updated", "notifications/elicitation/complete"),
+}
 _HTTP_METHODS: Final = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 _KINDS: Final[dict[str, type[FaultRecord]]] = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyFault)}
 
@@ -133,6 +138,15 @@ def check_place(on: str) -> None:
     # A server may have methods of its own.
     if "/" not in on:
         raise ValueError(f"on is a method such as tools/call, initialize or DELETE, or *, or connect, not {on!r}")
+
+
+def check_notification(method: object) -> None:
+    """Raise ``ValueError`` for what is no method, or is a misspelt one of those that servers send."""
+    if not isinstance(method, str):
+        raise ValueError(f"a method is a string, not {method!r}")
+    near = None if method in _OF_SERVERS else nearest(method, _OF_SERVERS, cutoff=0.9)
+    if near is not None:
+        raise ValueError(f"servers send no {method!r}: did you mean {near}?")
 
 
 def check_fault(fault: object) -> None:

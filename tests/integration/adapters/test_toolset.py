@@ -298,6 +298,10 @@ async def test_middleware_is_a_function_that_returns_a_result(manager: McpManage
     tools = await select_tools(manager, middleware=returns_text)
     with pytest.raises(TypeError, match="the middleware must return a CallToolResult, not str"):
         await tools.answer("weather__radar", {})
+    plain: Any = lambda tool, arguments, call_next: "not approved"  # noqa: E731
+    tools = await select_tools(manager, middleware=plain)
+    with pytest.raises(TypeError, match="the middleware must be an async function; it returned a str"):
+        await tools.answer("weather__radar", {})
 
 
 @pytest.mark.parametrize("caller", ["a thread", "another loop"])

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_the_documented_life_of_a_server(manager: PyMcpManager) -> None:
 def test_the_callers_id_comes_back(manager: PyMcpManager, request_id: str, expected: object) -> None:
     reply = manager.execute("demo-1", f'{{"id":{request_id},"method":"ping"}}')
     assert json.loads(reply)["id"] == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
+)
+def test_greenlets_in_place_of_threads_are_refused(monkeypatch: pytest.MonkeyPatch, module: str, function: str) -> None:
+    patcher = types.ModuleType(module)
+    setattr(patcher, function, lambda name: name in ("threading", "thread"))
+    monkeypatch.setitem(sys.modules, module, patcher)
+    with pytest.raises(NotRunningError, match=f"{module.partition('.')[0]} has replaced the threads of Python"):
+        PyMcpManager({}).start()
+    setattr(patcher, function, lambda name: False)
+    with PyMcpManager({}) as started:
+        assert started.list_servers() == []
 
 
 def test_a_json_rpc_error_is_a_response(manager: PyMcpManager) -> None:

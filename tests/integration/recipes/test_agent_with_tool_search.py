@@ -14,11 +14,14 @@ import pytest
 from support.orphans import no_orphans
 from support.recipes import environment, folder_of, running
 
+from mcp_manager import ConnectionLostError, FleetTool, Tool
+
 RECIPE = "agent_with_tool_search"
 BOOK = "Book a room for six on Thursday at 10, and tell the review team."
 SEARCH = "Find the best of all tools."
 # A key would make it talk to a real model.
 NO_KEYS = {"OPENAI_API_KEY": "", "ANTHROPIC_API_KEY": ""}
+BOOKING = FleetTool(name="rooms__book", server_id="rooms", tool=Tool(name="book"))
 AGENT = (sys.executable, "-W", "error", "-m", "office_agent")
 
 
@@ -100,12 +103,59 @@ def test_ctrl_c_ends_it_and_tells_what_may_have_been_executed() -> None:
         assert "Traceback" not in agent.output
 
 
+async def test_a_closed_input_is_no_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder_of(RECIPE)))
+    approval = importlib.import_module("office_agent.approval")
+    # So Python starts if the descriptor is closed.
+    monkeypatch.setattr(sys, "stdin", None)
+    assert await approval.TerminalApproval()(BOOKING, {}) is False
+
+
+async def test_a_call_that_waited_for_approval_does_not_repeat_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both are in one reply; the second is approved after the first was lost."""
+    monkeypatch.syspath_prepend(str(folder_of(RECIPE)))
+    supervision = importlib.import_module("office_agent.supervision")
+    first_is_lost = asyncio.Event()
+    made: list[object] = []
+
+    async def approve(tool: object, arguments: dict[str, int]) -> bool:
+        if arguments["number"] == 2:
+            await first_is_lost.wait()
+        return True
+
+    async def call_next(arguments: object) -> Any:
+        made.append(arguments)
+        raise ConnectionLostError("lost")
+
+    supervisor = supervision.Supervisor(approve)
+    async with asyncio.TaskGroup() as group:
+        second = group.create_task(supervisor(BOOKING, {"number": 2}, call_next))
+        # It has passed the first check, and waits for its approval.
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionLostError):
+            await supervisor(BOOKING, {"number": 1}, call_next)
+        first_is_lost.set()
+    assert second.result().is_error
+    assert made == [{"number": 1}]
+
+
+def test_a_server_that_does_not_exist_is_named_without_a_traceback() -> None:
+    with running(
+        *AGENT, "--servers", "nope", "--", BOOK, folder=folder_of(RECIPE), env=environment(**NO_KEYS)
+    ) as agent:
+        agent.wait_for(r"^Server nope not found")
+        assert agent.process.wait(60) == 1
+        assert "Traceback" not in agent.output
+
+
 @pytest.mark.parametrize(
     ("bounds", "ending", "turns"),
     [
         ({"turns": 3}, "turns", 3),
         ({"tokens": 25}, "tokens", 3),
-        ({"deadline_s": 0.05}, "deadline", 7),
+        ({"deadline_s": 0.5}, "deadline", 7),
         ({}, "done", 12),
     ],
 )

@@ -83,9 +83,9 @@ class Service(NamedTuple):
 
 
 @contextmanager
-def started(**variables: str) -> Iterator[Service]:
+def started(*options: str, **variables: str) -> Iterator[Service]:
     """Run the service as its README says, on a free port."""
-    command = ("uvicorn", "service:app", "--log-config", "logging.json", "--port", "0")
+    command = ("uvicorn", "service:app", "--log-config", "logging.json", "--port", "0", *options)
     env = environment(PYTHONWARNINGS="error", **variables)
     with running(*command, folder=folder_of(RECIPE), env=env) as program:
         yield Service(program, int(program.wait_for(r"running on http://127\.0\.0\.1:(\d+)")[1]))
@@ -146,6 +146,8 @@ def test_serves_what_the_readme_shows() -> None:
         assert 'mcp_requests_total{method="tools/call",server_id="calculator",status="success"} 1.0' in plain.text
         assert open_metrics.headers["Content-Type"].startswith("application/openmetrics-text")
         assert open_metrics.text.endswith("# EOF\n")
+        # JSON has no infinity; "null" would be a wrong answer.
+        assert service.post("/sums", {"a": 1e308, "b": 1e308}).status == 502
         children = psutil.Process(service.program.process.pid).children(recursive=True)
         assert len(children) >= 3
         assert end_during_a_call(service) == (-signal.SIGTERM, 200, "slept 0.5 s")
@@ -164,6 +166,22 @@ def end_during_a_call(service: Service) -> tuple[int, int, str]:
     text = json.loads(response.read())["content"][0]["text"]
     connection.close()
     return status, response.status, text
+
+
+def test_answers_the_call_that_it_gives_up_when_it_ends(shop: FaultyServer, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.json"
+    fleet.write_text(json.dumps({"servers": {"shop": {"url": shop.url}}}))
+    shop.next(Hold())
+    with (
+        started("--timeout-graceful-shutdown", "0", FLEET_FILE=str(fleet)) as service,
+        closing(service.connect()) as connection,
+    ):
+        with next_request(shop, "tools/call"):
+            connection.request("POST", "/servers/shop/tools/buy", "{}", JSON)
+        assert service.program.end(signal.SIGTERM) == -signal.SIGTERM
+        response = connection.getresponse()
+        assert (response.status, json.load(response)["delivery"]) == (504, "unknown")
+        assert "Traceback" not in service.program.output
 
 
 def test_describes_itself(service: Service) -> None:
@@ -190,7 +208,7 @@ def test_names_the_servers_that_are_missing(service: Service) -> None:
         ("nowhere/buy", 404, "ServerNotFoundError", "not_sent", "Server nowhere not found"),
         ("shop/steal", 403, "ToolNotAllowedError", "not_sent", "steal"),
         ("shop/fail", 422, "ToolError", "answered", "sold out"),
-        ("shop/nothing", 502, "RpcError", "answered", "nothing"),
+        ("shop/nothing", 422, "RpcError", "answered", "nothing"),
         ("gone/buy", 503, "ConnectError", "not_sent", "The call was not executed."),
     ],
 )
@@ -210,6 +228,7 @@ def test_refuses_what_is_not_valid(service: Service) -> None:
     assert (answer.status, answer.json["delivery"]) == (422, "not_sent")
     assert answer.json["detail"] == "body.b: Field required"
     assert service.post("/sums", {"a": 1, "b": 2}, Request_Timeout="0").status == 422
+    assert service.post("/sums", {"a": float("nan"), "b": 2}).json["detail"].startswith("body.a: ")
 
 
 @pytest.mark.parametrize(("server_id", "delivery"), [("shop", "unknown"), ("starting", "not_sent")])
@@ -244,6 +263,12 @@ def test_refuses_at_once_what_is_too_much(service: Service, shop: FaultyServer) 
         held.release()
         assert connection.getresponse().status == 200
     assert (refused.status, refused.json["error"], refused.json["delivery"]) == (503, "OverloadedError", "not_sent")
+
+
+def test_an_overload_after_which_a_repetition_may_do_harm(service: Service, shop: FaultyServer) -> None:
+    shop.next(Faults.status(503, retry_after=1))
+    failed = service.call("shop/buy", {})
+    assert (failed.status, failed.json["error"], failed.json["delivery"]) == (504, "OverloadedError", "unknown")
 
 
 def test_says_when_to_come_back(service: Service, shop: FaultyServer) -> None:

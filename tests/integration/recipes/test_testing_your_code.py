@@ -42,6 +42,11 @@ MUTANTS = {
         "            return",
         "test_a_booking_that_cannot_be_undone_is_reported",
     ),
+    "reports only some failures of the cancellation": (
+        "        except McpManagerError as error:",
+        "        except (CallError, RpcError, ToolError) as error:",
+        "test_a_booking_is_reported_whose_server_was_removed",
+    ),
     "never tries again": (
         "if not error.retryable or not attempts_left:",
         "if True:",
@@ -91,7 +96,7 @@ def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_the_suite_passes(folder: Path) -> None:
     ran = run_pytest(folder)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    assert re.search(r"^27 passed in ", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^28 passed in ", ran.stdout, re.MULTILINE), ran.stdout
 
 
 def test_the_suite_finds_each_mistake(folder: Path) -> None:
@@ -124,4 +129,4 @@ def test_the_suite_passes_with_anyio(folder: Path) -> None:
         conftest.write(f"\n{fixture}")
     ran = run_pytest(folder, "-p", "no:asyncio")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    assert re.search(r"^27 passed in ", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^28 passed in ", ran.stdout, re.MULTILINE), ran.stdout

@@ -160,12 +160,35 @@ async def test_replies_come_twice_or_for_others(client: Client, server: FaultySe
 
 
 async def test_a_status_with_a_wait(client: Client, server: FaultyServer) -> None:
-    server.next(Faults.status(429, retry_after=2.5), Faults.status(503))
+    server.next(Faults.status(429, retry_after=2_000_000), Faults.status(503))
     response, _ = await client.post("tools/call", {"name": "book", "arguments": {}})
-    assert (response.status, response.headers["Retry-After"]) == (429, "2.5")
+    assert (response.status, response.headers["Retry-After"]) == (429, "2000000")
     response, _ = await client.post("tools/call", {"name": "book", "arguments": {}})
     assert (response.status, "Retry-After" in response.headers) == (503, False)
     server.ledger.assert_not_executed("book")
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "told"),
+    [
+        ("notification/tools/list_changed", None, "did you mean notifications/tools/list_changed"),
+        ("notifications/tool/list_changed", None, "did you mean notifications/tools/list_changed"),
+        (3, None, "a method is a string"),
+        ("notifications/message", {"data": object()}, "not JSON serializable"),
+        ("notifications/of_our_own", None, "no client listens"),
+    ],
+)
+def test_a_notification_that_no_client_could_read_is_refused(
+    faulty_server: FaultyServerFactory, method: Any, params: Any, told: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        faulty_server("handshake", standing_stream=True).notify(method, params)
+
+
+@pytest.mark.parametrize("seconds", [0.1, -1, float("nan"), float("inf")])
+def test_a_wait_that_clients_would_not_understand_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="retry_after takes whole seconds"):
+        Faults.status(429, retry_after=seconds)
 
 
 async def test_a_gzip_bomb_is_small_on_the_wire(client: Client, server: FaultyServer) -> None:
