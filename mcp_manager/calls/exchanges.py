@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -100,7 +101,8 @@ class Exchanges(CallsForCallers):
             await self._dispatcher.notify(call)
             return b"null"
         call.request, tokens = self._with_own_token(message, on_message)
-        listener = ExchangeListener(on_message, template.containment, tokens)
+        dropped = partial(template.knowledge.faults.count, "too many notifications at once")
+        listener = ExchangeListener(on_message, template.containment, dropped, tokens)
         listener.takes_every_result = not answers_input
         call.listener = listener
         with calling(caller) if caller is not None else nullcontext():
