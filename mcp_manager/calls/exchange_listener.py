@@ -53,7 +53,8 @@ OnMessage = Callable[[ServerMessage], Awaitable[Answer] | Answer]
 """``on_message(message)`` takes what a server sends for one exchange; it may be a coroutine function.
 
 To a request it returns the result: a mapping, or the JSON of an object as bytes. :class:`RpcError` refuses the request.
-What it returns for a notification is ignored.
+What it returns for a notification is ignored. If the coroutines of more than 256 notifications wait, the oldest are
+dropped.
 """
 
 
