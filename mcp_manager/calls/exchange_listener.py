@@ -173,6 +173,8 @@ class ExchangeListener(CallListener):
             raise
         finally:
             self._answering.discard(answering)
+            # It holds the exception, whose traceback holds this frame.
+            del answering
 
     def _check_open(self) -> None:
         if self._closed:

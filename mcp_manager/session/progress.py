@@ -162,8 +162,7 @@ class Deliveries:
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                running = asyncio.current_task()
-                if running is not None and running.cancelling():
+                if _is_cancelled():
                     raise
                 self._failed(error)
 
@@ -173,6 +172,12 @@ class Deliveries:
             told = RuntimeError(f"it raised {type(error).__name__}")
             told.__cause__ = error
         self._containment.log(f"{self._what} failed", told)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the current task is being cancelled, and not only something that it awaits."""
+    running = asyncio.current_task()
+    return running is not None and running.cancelling() > 0
 
 
 def _drop(report: Awaitable[object]) -> None:
