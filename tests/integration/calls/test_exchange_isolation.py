@@ -186,9 +186,11 @@ def test_a_function_that_wants_to_end_the_program_does_not_end_the_servers(is_as
 
 async def test_a_question_of_a_call_that_was_given_up_reaches_no_other_over_http_sse() -> None:
     async def asked(stream: OpenStream, question_id: str) -> Any:
-        stream_question = {"jsonrpc": "2.0", "id": question_id, "method": ELICIT, "params": QUESTION}
-        await asyncio.to_thread(stream.say, stream_question)
-        given = lambda: [each.message for each in server.requests if (each.message or {}).get("id") == question_id]  # noqa: E731
+        def given() -> list[Any]:
+            return [each.message for each in server.requests if (each.message or {}).get("id") == question_id]
+
+        question = {"jsonrpc": "2.0", "id": question_id, "method": ELICIT, "params": QUESTION}
+        await asyncio.to_thread(stream.say, question)
         await server.wait_until(lambda: bool(given()))
         return given()[0]["result"]["content"]["name"]
 
