@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from os import PathLike
-from random import choice
+from secrets import token_hex
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar, Unpack
 
@@ -65,8 +64,6 @@ __all__ = ["ManagerOptions", "McpManager"]
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
-# A bridge may show one client's notifications to all: no two clients may use the same token.
-_FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
 class ManagerOptions(AuthOptions, total=False):
@@ -246,7 +243,6 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             raise not_running(self._phase, subject="Failed to start manager: it")
         self._loop = loop
         self._phase = Phase.RUNNING
-        self._progress_tokens = itertools.count(choice(_FIRST_TOKENS))
         self._serving_thread = get_ident()
         self._is_loop_running = loop.is_running
         self._owner = background_task(self._own(), "own the manager")
@@ -468,7 +464,9 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         return self._config.servers if self._phase is Phase.NEW else self._past_servers
 
     def _next_progress_token(self) -> str:
-        return f"progress-{next(self._progress_tokens)}"
+        # A bridge may show one client's notifications to all, so that no two clients may use the same token. And whoever
+        # could guess the token of another call could have reports delivered to it.
+        return token_hex(16)
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
@@ -48,7 +48,17 @@ def answered_beside_the_loop(on_message: Any) -> Any:
     threaded = _threaded(on_message)
 
     def take(message: ServerMessage) -> Any:
-        return threaded(message) if message.wants_answer else on_message(message)
+        try:
+            outcome = (threaded if message.wants_answer else on_message)(message)
+        except (SystemExit, KeyboardInterrupt) as ending:
+            raise _contained(ending) from ending
+        return awaited(outcome) if inspect.isawaitable(outcome) else outcome
+
+    async def awaited(outcome: Awaitable[Any]) -> Any:
+        try:
+            return await outcome
+        except (SystemExit, KeyboardInterrupt) as ending:
+            raise _contained(ending) from ending
 
     return take
 
@@ -76,7 +86,11 @@ def _threaded(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*args)
         except (SystemExit, KeyboardInterrupt) as ending:
-            # It ends a thread, but would end the manager's loop, and so all servers, if it got there.
-            raise RuntimeError(f"the handler raised {type(ending).__name__}") from ending
+            raise _contained(ending) from ending
 
     return answer
+
+
+def _contained(ending: BaseException) -> RuntimeError:
+    # It ends a thread, but would end the manager's loop, and so all servers, if it got there.
+    return RuntimeError(f"the handler raised {type(ending).__name__}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager.errors import RpcError
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.serialization import Serializable
 from mcp_manager.session.progress import Deliveries
 from mcp_manager.transports.base import CallListener, ProgressReport
@@ -20,7 +21,8 @@ from mcp_manager.transports.containment import Containment
 __all__ = ["ExchangeListener", "OnMessage", "ServerMessage"]
 
 _PROGRESS: Final = "notifications/progress"
-_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_params_decoder = JsonDecoder(dict[str, Any])
+_members_decoder = JsonDecoder(dict[str, msgspec.Raw])
 
 
 class ServerMessage(Serializable, msgspec.Struct, frozen=True):
@@ -43,8 +45,7 @@ class ServerMessage(Serializable, msgspec.Struct, frozen=True):
     @property
     def params(self) -> dict[str, Any]:
         """The params as Python data; a new object each time."""
-        decoded: dict[str, Any] = msgspec.json.decode(self.raw_params)
-        return decoded
+        return _params_decoder.decode(self.raw_params)
 
 
 Answer = Mapping[str, Any] | bytes | None
@@ -52,7 +53,8 @@ OnMessage = Callable[[ServerMessage], Awaitable[Answer] | Answer]
 """``on_message(message)`` takes what a server sends for one exchange; it may be a coroutine function.
 
 To a request it returns the result: a mapping, or the JSON of an object as bytes. :class:`RpcError` refuses the request.
-What it returns for a notification is ignored.
+What it returns for a notification is ignored. If the coroutines of more than 256 notifications wait, the oldest are
+dropped.
 """
 
 
@@ -68,6 +70,8 @@ class ExchangeListener(CallListener):
         See :data:`OnMessage`; ``None`` leaves requests to the handlers of the manager.
     containment
         Logs what the function raises for notifications.
+    dropped
+        Called for each notification that is dropped, because too many wait for an ``on_message`` that is slow.
     tokens
         The progress token that the server gets, and that of the caller, as JSON; ``None`` without one.
     """
@@ -76,10 +80,12 @@ class ExchangeListener(CallListener):
         "_answering",
         "_closed",
         "_containment",
-        "_context",
         "_deliveries",
+        "_dropped",
         "_on_message",
         "_own_token",
+        "context",
+        "has_answered",
         "takes_every_result",
         "takes_messages",
         "token",
@@ -89,13 +95,16 @@ class ExchangeListener(CallListener):
         self,
         on_message: OnMessage | None,
         containment: Containment,
+        dropped: Callable[[], None],
         tokens: tuple[str, msgspec.Raw] | None = None,
     ) -> None:
         self._on_message = on_message
         self._containment = containment
-        self._context = copy_context()
+        self._dropped = dropped
+        self.context: Context | None = copy_context()
         self.takes_messages: bool = on_message is not None
         self.takes_every_result: bool = True
+        self.has_answered: bool = False
         self.token: str | None = None if tokens is None else tokens[0]
         self._own_token = None if tokens is None else tokens[1]
         # Made on first use: for most requests, the reply is all that comes.
@@ -119,6 +128,7 @@ class ExchangeListener(CallListener):
         """Return the answer to a request; raises what the function raises."""
         assert self._on_message is not None
         self._check_open()
+        self.has_answered = True
         answer = self._on_message(ServerMessage(method, msgspec.json.encode(params), True))
         return self._awaited(answer) if inspect.isawaitable(answer) else _as_json(answer)
 
@@ -144,7 +154,9 @@ class ExchangeListener(CallListener):
         if self._on_message is None or self._closed:
             return
         if self._deliveries is None:
-            self._deliveries = Deliveries("the on_message of an exchange", self._containment, self._context)
+            self._deliveries = Deliveries(
+                "the on_message of an exchange", self._containment, self.context, self._dropped
+            )
         self._deliveries.deliver(self._on_message, ServerMessage(method, raw_params))
 
     async def _awaited(self, answer: Awaitable[Answer]) -> Any:
@@ -161,6 +173,8 @@ class ExchangeListener(CallListener):
             raise
         finally:
             self._answering.discard(answering)
+            # It holds the exception, whose traceback holds this frame.
+            del answering
 
     def _check_open(self) -> None:
         if self._closed:
@@ -168,4 +182,5 @@ class ExchangeListener(CallListener):
 
 
 def _as_json(answer: Answer) -> Any:
-    return msgspec.Raw(answer) if isinstance(answer, bytes) else answer
+    # Often the JSON of a client: more than one object would change the frame around it, such as its id.
+    return _members_decoder.decode(answer) if isinstance(answer, bytes) else answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -59,8 +60,8 @@ class Exchanges(CallsForCallers):
         caller
             Whom the request is made for; ``None``: the manager itself. See :meth:`for_caller`.
         on_message
-            Called on the manager's loop for each message of the server, in order; see :data:`OnMessage`. A request may
-            be answered until the exchange ends.
+            Called on the manager's loop, in the context of the exchange, for each message of the server; see
+            :data:`OnMessage`. Notifications come in order. A request may be answered until the exchange ends.
         answers_input
             Whether ``on_message`` also gives the input that a result of 2026-07-28 asks for, one call for each
             question; the request is then sent again with the answers, and a task is followed, until there is a result.
@@ -100,7 +101,8 @@ class Exchanges(CallsForCallers):
             await self._dispatcher.notify(call)
             return b"null"
         call.request, tokens = self._with_own_token(message, on_message)
-        listener = ExchangeListener(on_message, template.containment, tokens)
+        dropped = partial(template.knowledge.faults.count, "too many notifications at once")
+        listener = ExchangeListener(on_message, template.containment, dropped, tokens)
         listener.takes_every_result = not answers_input
         call.listener = listener
         with calling(caller) if caller is not None else nullcontext():

@@ -14,8 +14,10 @@ from mcp_manager.errors import CallError, ToolNotAllowedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
+from mcp_manager.protocol.multi_round import COMPLETE, MalformedResult, result_type
 from mcp_manager.protocol.safety import CONTENT, LISTS, tool_of
 from mcp_manager.servers.supervisor import Recovery, Supervisor
+from mcp_manager.transports.base import CallListener
 
 __all__ = ["STALE_AGE", "STAND_IN", "STAND_IN_SERVER", "Fallbacks", "from_other", "may_ask_another"]
 
@@ -65,7 +67,7 @@ class Fallbacks:
             and (call.method in CONTENT or call.method in LISTS)
         ):
             result = reply.result_buffer
-            if result is not None:
+            if result is not None and _is_for_all(result, call.listener):
                 kept.keep(call.method, call.request.params, bytes(result), self._clock())
 
     async def answer(self, call: Call, failure: CallError) -> tuple[Message, Recovery] | None:
@@ -140,6 +142,18 @@ class Fallbacks:
         if name not in config.static:
             return None
         return marked(msgspec.json.encode(config.static[name]), {STAND_IN: "static"}), "static"
+
+
+def _is_for_all(result: bytes | memoryview, listener: CallListener | None) -> bool:
+    """Tell whether a result is complete, and does not depend on what whoever made the call has answered."""
+    if listener is None:
+        return True
+    if listener.has_answered:
+        return False
+    try:
+        return not listener.takes_every_result or result_type(result) == COMPLETE
+    except MalformedResult:
+        return False
 
 
 def from_other(reply: Message, other: Supervisor) -> Message:

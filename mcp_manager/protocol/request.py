@@ -74,7 +74,7 @@ def replace_progress_token(params: bytes, token: str) -> tuple[bytes, msgspec.Ra
     except (msgspec.DecodeError, RecursionError):
         return None
     given = meta.get("progressToken")
-    if given is None:
+    if given is None or bytes(given) == b"null":
         return None
     meta["progressToken"] = msgspec.Raw(msgspec.json.encode(token))
     members["_meta"] = msgspec.Raw(msgspec.json.encode(meta))

@@ -9,7 +9,17 @@ import msgspec
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest, MalformedResult
 
-__all__ = ["TaskState", "TaskStatus", "poll_delay_s", "read_created_task", "read_task", "task_params", "with_task"]
+__all__ = [
+    "TaskState",
+    "TaskStatus",
+    "asks_for_result",
+    "poll_delay_s",
+    "read_created_task",
+    "read_task",
+    "related_task",
+    "task_params",
+    "with_task",
+]
 
 _DEFAULT_S: Final = 1.0
 _SHORTEST_S: Final = 0.05
@@ -43,6 +53,25 @@ class _Created(msgspec.Struct):
     task: TaskState | None = None
 
 
+class _RelatedTask(msgspec.Struct, rename="camel"):
+    task_id: str
+
+
+class _RelatedMeta(msgspec.Struct):
+    related: _RelatedTask | None = msgspec.field(default=None, name="io.modelcontextprotocol/related-task")
+
+
+class _RelatedParams(msgspec.Struct):
+    meta: _RelatedMeta | None = msgspec.field(default=None, name="_meta")
+
+
+class _ResultRequest(msgspec.Struct):
+    method: str
+    params: _RelatedTask
+
+
+_related_decoder = JsonDecoder(_RelatedParams)
+_request_decoder = JsonDecoder(_ResultRequest)
 _task_decoder = JsonDecoder(TaskState)
 _created_decoder = JsonDecoder(_Created)
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -62,6 +91,29 @@ def read_created_task(result: bytes | memoryview) -> TaskState | None:
         return _created_decoder.decode(result, limits=None).task
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the task is malformed: {error}") from None
+
+
+def related_task(params: bytes | None) -> str | None:
+    """Return the id of the task that a message of a server belongs to (2025-11-25, associating task-related messages).
+
+    ``None`` if it belongs to no task; "" if that is malformed.
+    """
+    if params is None or b"related-task" not in params:
+        return None
+    try:
+        meta = _related_decoder.decode(params, limits=None).meta
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return meta.related.task_id if meta is not None and meta.related is not None else None
+
+
+def asks_for_result(frame: bytes, task_id: str) -> bool:
+    """Tell whether a request, as it was sent, waits for the result of a task (2025-11-25, ``tasks/result``)."""
+    try:
+        request = _request_decoder.decode(frame, limits=None)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return request.method == "tasks/result" and request.params.task_id == task_id
 
 
 def poll_delay_s(state: TaskState, random: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -65,7 +66,17 @@ def _plain(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, tuple):
         return [_plain(each.to_dict() if hasattr(each, "to_dict") else each) for each in value]
+    if isinstance(value, MappingProxyType):
+        value = dict(value)
     try:
         return msgspec.json.decode(msgspec.json.encode(value))
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-        return _plain(ascii(value)[:_LONGEST_UNKNOWN])
+        return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return ascii(value)[:_LONGEST_UNKNOWN]
+    except Exception:
+        # It is nested too deeply, or its own __repr__ fails.
+        return f"a value of type {type(value).__name__} that cannot be shown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import Context
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -371,14 +372,17 @@ class Roots:
         return self.result()
 
 
-def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task[Any]:
-    """Run a handler in a task of its own, and return the task; its exception need not be retrieved."""
+def start_handler(handler: Handler, server_id: str, params: Any, context: Context | None = None) -> asyncio.Task[Any]:
+    """Run a handler in a task of its own, and return the task; its exception need not be retrieved.
+
+    It runs in a copy of the current context, unless another one is given.
+    """
 
     async def run() -> Any:
         answer = handler(server_id, params)
         return await answer if inspect.isawaitable(answer) else answer
 
-    task = background_task(run(), "run a handler")
+    task = background_task(run(), "run a handler", context=context)
     task.add_done_callback(_retrieve_exception)
     return task
 

@@ -92,15 +92,24 @@ class Deliveries:
     containment
         Logs what it raises.
     context
-        The context of the awaiting; that of the creator by default.
+        The context of the calls and of the awaiting; that of the creator by default.
+    dropped
+        Called for each piece of news that is dropped, because too many wait.
     """
 
-    __slots__ = ("_closed", "_containment", "_context", "_task", "_waiting", "_what")
+    __slots__ = ("_closed", "_containment", "_context", "_dropped", "_task", "_waiting", "_what")
 
-    def __init__(self, what: str, containment: FailureLog, context: contextvars.Context | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        containment: FailureLog,
+        context: contextvars.Context | None = None,
+        dropped: Callable[[], None] | None = None,
+    ) -> None:
         self._what = what
         self._containment = containment
         self._context = contextvars.copy_context() if context is None else context
+        self._dropped = dropped
         self._waiting: deque[Awaitable[object]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -110,14 +119,20 @@ class Deliveries:
         if self._closed:
             return
         try:
-            outcome = function(*news)
-        except Exception as error:
-            self._containment.log(f"{self._what} failed", error)
+            # A copy, because the function may be called while the context is in use.
+            outcome = self._context.copy().run(function, *news)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # Not even a CancelledError, as of a future that is cancelled, may end the reading.
+            self._failed(error)
             return
         if not inspect.isawaitable(outcome):
             return
         if len(self._waiting) >= _MAX_WAITING:
             _drop(self._waiting.popleft())
+            if self._dropped is not None:
+                self._dropped()
         self._waiting.append(outcome)
         if self._task is None or self._task.done():
             self._task = background_task(self._deliver(), "report progress", context=self._context)
@@ -144,8 +159,25 @@ class Deliveries:
         while self._waiting:
             try:
                 await self._waiting.popleft()
-            except Exception as error:
-                self._containment.log(f"{self._what} failed", error)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                if _is_cancelled():
+                    raise
+                self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        told = error
+        if not isinstance(told, Exception):
+            told = RuntimeError(f"it raised {type(error).__name__}")
+            told.__cause__ = error
+        self._containment.log(f"{self._what} failed", told)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the current task is being cancelled, and not only something that it awaits."""
+    running = asyncio.current_task()
+    return running is not None and running.cancelling() > 0
 
 
 def _drop(report: Awaitable[object]) -> None:

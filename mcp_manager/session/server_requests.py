@@ -174,6 +174,13 @@ class ServerRequests:
                 self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
             self._notifications.add(partial(self._notify_paced, method, params), key)
 
+    def hand_over(self, listener: CallListener, method: str, params: bytes | None) -> None:
+        """Hand a notification to the listener of the call that it belongs to."""
+        if params is None or params.startswith(b"{"):
+            listener.take_notification(method, params)
+        else:
+            self._faults.count("a notification whose params are not an object", method[:60])
+
     async def deliver_all(self, news: Iterable[tuple[str, bytes | None]]) -> None:
         """Run the handlers of notifications to their end; none of these is dropped."""
         slots = asyncio.Semaphore(_NEWS_AT_ONCE)
@@ -371,7 +378,8 @@ class ServerRequests:
 
     def _start(self, method: str, params: dict[str, Any], listener: CallListener | None) -> asyncio.Task[Any]:
         handler = self._handlers[method] if listener is None else partial(_ask, listener, method)
-        handling = start_handler(handler, self._containment.server_id, params)
+        context = None if listener is None or listener.context is None else listener.context.copy()
+        handling = start_handler(handler, self._containment.server_id, params, context)
         if self._handling is None:
             self._handling = set()
         self._handling.add(handling)

@@ -170,12 +170,7 @@ class Session:
         self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
         self._start_subscriptions()
 
-    def call(
-        self,
-        request: Sendable,
-        deadline_ns: int,
-        listener: CallListener | None = None,
-    ) -> Awaitable[Message]:
+    def call(self, request: Sendable, deadline_ns: int, listener: CallListener | None = None) -> Awaitable[Message]:
         """Return an awaitable that sends a request and returns its reply.
 
         Parameters
@@ -303,7 +298,7 @@ class Session:
             if reported is None or not reported.takes_messages:
                 self._requests.take_notification(method, message.params)
         elif listener is not None and method not in methods.OF_THE_SESSION:
-            listener.take_notification(method, message.params)
+            self._requests.hand_over(listener, method, message.params)
         elif self._listening is None or not self._listening.take(method, message.params):
             self._pass_on(method, message.params)
 
@@ -453,7 +448,9 @@ class Session:
         if not isinstance(offered, dict) or not offers(offered, "requests", "tools", "call"):
             return reply
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
-        as_task = await follower.run(request.params, exchange.deadline_ns, can_cancel="cancel" in offered)
+        as_task = await follower.run(
+            request.params, exchange.deadline_ns, exchange.listener, can_cancel="cancel" in offered
+        )
         # If it is refused as a task as well, there is no such tool.
         if as_task is None or (as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND):
             return reply
@@ -463,10 +460,13 @@ class Session:
         deadline_ns = time.monotonic_ns() + round(self._template.config.request_timeout_s * 1e9)
         return await self._ask_raw(orjson.dumps(method), params, deadline_ns)
 
-    async def _ask_raw(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
+    async def _ask_raw(
+        self, method_raw: bytes, params: bytes, deadline_ns: int, listener: CallListener | None = None
+    ) -> Message:
         assert self._transport is not None
         request = Request(method_raw, params)
         exchange = request.exchange(self._ids.take(), deadline_ns)
+        exchange.listener = listener
         sending: Awaitable[Message] = self._transport.exchange(exchange)
         if self._loss is not None:
             sending = self._loss.watched(request, exchange, sending)

@@ -213,8 +213,10 @@ class StatelessDialect:
         exchange = self._exchange_for(request, self._ids.take(), deadline_ns, listener)
         return await self._finish(request, exchange, self._transport.exchange(exchange), ticket)
 
-    async def _send_own(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
-        return await self._send(Request(method_raw, params), deadline_ns)
+    async def _send_own(
+        self, method_raw: bytes, params: bytes | None, deadline_ns: int, listener: CallListener | None = None
+    ) -> Message:
+        return await self._send(Request(method_raw, params), deadline_ns, listener)
 
     async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
         """Return the final reply to a request that the channel sent, given the channel's result or exception."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from random import random
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 
@@ -47,6 +47,12 @@ _MAX_FAILED_POLLS: Final = 5
 _CANCEL_NS: Final = 2 * 10**9
 
 
+class _Send(Protocol):
+    def __call__(
+        self, method_raw: bytes, params: bytes, deadline_ns: int, listener: CallListener | None = None
+    ) -> Awaitable[Message]: ...
+
+
 class TaskFollower:
     """Follow the tasks of one session.
 
@@ -55,7 +61,7 @@ class TaskFollower:
     server_id
         Names the server in errors.
     send
-        ``await send(method_raw, params, deadline_ns)`` sends a request and returns its reply.
+        ``await send(method_raw, params, deadline_ns, listener)`` sends a request and returns its reply.
     requests
         Answers a task's requests for input, and runs the cancellation of tasks in the background.
     pause
@@ -69,7 +75,7 @@ class TaskFollower:
     def __init__(
         self,
         server_id: str,
-        send: Callable[[bytes, bytes, int], Awaitable[Message]],
+        send: _Send,
         requests: ServerRequests,
         pause: Callable[[float], Awaitable[None]],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -117,7 +123,9 @@ class TaskFollower:
             raise TaskError("the call became a task, and the server cancelled it", server_id=self._server_id)
         return final
 
-    async def run(self, params: bytes | None, deadline_ns: int, *, can_cancel: bool) -> Message | None:
+    async def run(
+        self, params: bytes | None, deadline_ns: int, listener: CallListener | None = None, *, can_cancel: bool
+    ) -> Message | None:
         """Call a tool that can be called only as a task, and return its reply (2025-11-25, basic/utilities/tasks).
 
         Raises as :meth:`follow`, and the errors of the call itself.
@@ -128,6 +136,8 @@ class TaskFollower:
             The params of the call.
         deadline_ns
             The deadline of the call, a time of :func:`time.monotonic_ns`; 0 for none.
+        listener
+            That of the call: it takes what the server sends for the task.
         can_cancel
             Whether the server can cancel tasks.
 
@@ -140,7 +150,7 @@ class TaskFollower:
             wanted = with_task(params)
         except (msgspec.DecodeError, RecursionError):
             return None
-        reply = await self._send(_CALL_TOOL_RAW, wanted, deadline_ns)
+        reply = await self._send(_CALL_TOOL_RAW, wanted, deadline_ns, listener)
         if reply.kind == ERROR:
             return reply
         try:
@@ -156,7 +166,7 @@ class TaskFollower:
                     return answer
                 state = self._read(answer.result_buffer)
             # In any other state tasks/result waits for the result; while it waits, the server can request input.
-            return await self._send(_RESULT_RAW, task_params(state.task_id), deadline_ns)
+            return await self._send(_RESULT_RAW, task_params(state.task_id), deadline_ns, listener)
         except BaseException as error:
             if can_cancel:
                 self._give_up(state.task_id)

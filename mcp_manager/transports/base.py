@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from typing import Any, NamedTuple, Protocol
 
 from mcp_manager._core.call_path import Channel, RequestIds
@@ -11,6 +12,7 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.methods import never_asks
 from mcp_manager.protocol.session_loss import Refusal
+from mcp_manager.protocol.tasks import asks_for_result, related_task
 
 __all__ = [
     "CallListener",
@@ -64,11 +66,17 @@ class CallListener:
         Whether it takes requests of the server, log messages and other notifications; else progress alone.
     takes_every_result
         Whether it takes a result that does not complete the call: one that asks for input, or announces a task.
+    has_answered
+        Whether it was asked something, so that the result may depend on its answer.
+    context
+        The context in which it answers requests; ``None`` for that of handlers.
     """
 
     token: str | None = None
+    context: Context | None = None
     takes_messages: bool = False
     takes_every_result: bool = False
+    has_answered: bool = False
 
     __slots__ = ()
 
@@ -97,11 +105,12 @@ def takes_every_result(listener: CallListener | None) -> bool:
     return listener is not None and listener.takes_every_result
 
 
-def sole_listener(exchanges: Iterable[Exchange]) -> CallListener | None:
+def sole_listener(message: Message, exchanges: Iterable[Exchange]) -> CallListener | None:
     """Return the listener of the only request under way that can make a server ask or log something.
 
     On a channel that all messages share, nothing says which request a message belongs to. ``None`` if there are several
-    such requests, or none: then it belongs to nobody in particular.
+    such requests, or none: then it belongs to nobody in particular. A message of a task of 2025-11-25 belongs to the
+    request for the result of that task.
     """
     found: Exchange | None = None
     for exchange in exchanges:
@@ -110,7 +119,10 @@ def sole_listener(exchanges: Iterable[Exchange]) -> CallListener | None:
         if found is not None:
             return None
         found = exchange
-    return None if found is None else found.listener
+    if found is None or found.listener is None:
+        return None
+    task_id = related_task(message.params)
+    return found.listener if task_id is None or asks_for_result(found.frame, task_id) else None
 
 
 class MessageTaker(Protocol):

@@ -225,14 +225,14 @@ class DuplexTransport(ABC):
 
     def _take_unasked(self, message: Message) -> None:
         """Pass on a request or a notification of the server."""
-        self._tell(self._sink.on_message, message, self._sole_listener())
+        self._tell(self._sink.on_message, message, self._sole_listener(message))
 
-    def _sole_listener(self) -> CallListener | None:
+    def _sole_listener(self, message: Message) -> CallListener | None:
         """Return the listener of the only call that a message can belong to; see :func:`sole_listener`."""
         if self._forgotten and time.monotonic_ns() < self._doubtful_until_ns:
             # The server may still work on a request that was given up.
             return None
-        return sole_listener(each.exchange for each in self._pending.values())
+        return sole_listener(message, (each.exchange for each in self._pending.values()))
 
     def _faulty(self, kind: str, detail: str) -> None:
         self._tell(self._sink.on_fault, kind, detail)

@@ -40,8 +40,8 @@ class ExchangesMirror(CallsForCallersMirror, metaclass=ABCMeta):
         caller
             Whom the request is made for; ``None``: the manager itself. See :meth:`for_caller`.
         on_message
-            Called on the manager's loop for each message of the server, in order; see :data:`OnMessage`. A request may
-            be answered until the exchange ends.
+            Called on the manager's loop, in the context of the exchange, for each message of the server; see
+            :data:`OnMessage`. Notifications come in order. A request may be answered until the exchange ends.
         answers_input
             Whether ``on_message`` also gives the input that a result of 2026-07-28 asks for, one call for each
             question; the request is then sent again with the answers, and a task is followed, until there is a result.

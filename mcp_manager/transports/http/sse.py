@@ -36,6 +36,10 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_ENDPOINT_BYTES: Final = 8192
 # How long a POST may still take once its reply has come on the stream.
 _ACKNOWLEDGED_S: Final = 1.0
+# How many given-up requests are remembered.
+_MAX_GIVEN_UP: Final = 1024
+# How long a server may still work on them.
+_DOUBTFUL_NS: Final = 60 * 10**9
 
 
 class _Waiting(NamedTuple):
@@ -67,6 +71,9 @@ class HttpSseTransport:
         self._http = HttpTransport(options, self)
         self._http.listen_with(self)
         self._pending: dict[int, _Waiting] = {}
+        # The requests that were given up, on which the server may still work until then.
+        self._given_up: set[int] = set()
+        self._doubtful_until_ns = 0
         self._named: asyncio.Event = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._failure: CallError | None = None
@@ -210,9 +217,16 @@ class HttpSseTransport:
         """Take a message of the stream, which belongs to no request; see :class:`MessageSink`."""
         waiting = self._pending.get(message.id) if message.method is None and isinstance(message.id, int) else None
         if waiting is None or waiting.reply.done():
-            self._sink.on_message(message, sole_listener(each.exchange for each in self._pending.values()))
+            if message.method is None and isinstance(message.id, int):
+                self._given_up.discard(message.id)
+            self._sink.on_message(message, self._sole_listener(message))
         else:
             waiting.reply.set_result(message)
+
+    def _sole_listener(self, message: Message) -> CallListener | None:
+        if self._given_up and time.monotonic_ns() < self._doubtful_until_ns:
+            return None
+        return sole_listener(message, (each.exchange for each in self._pending.values()))
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Pass on a fault; see :class:`MessageSink`."""
@@ -323,6 +337,9 @@ class HttpSseTransport:
 
     def _give_up(self, exchange: Exchange, sent: bool, reason: str) -> None:
         if sent:
+            if len(self._given_up) < _MAX_GIVEN_UP:
+                self._given_up.add(exchange.request_id)
+            self._doubtful_until_ns = time.monotonic_ns() + _DOUBTFUL_NS
             self._sink.on_given_up(exchange, reason)
 
     def _endpoint_in(self, data: bytes) -> URL | None:

@@ -38,7 +38,7 @@ class FakeRequests:
         self.asked: list[str] = []
         self.left: list[Coroutine[Any, Any, None]] = []
 
-    async def fulfil(self, asked: Any, deadline_ns: int) -> dict[str, Any]:
+    async def fulfil(self, asked: Any, deadline_ns: int, listener: object = None) -> dict[str, Any]:
         if self.failure is not None:
             raise self.failure
         self.asked += asked
@@ -296,7 +296,7 @@ def test_a_call_that_must_be_a_task_is_one() -> None:
     world = World([{"taskId": "t", "status": "working", "pollInterval": 2000}, {"taskId": "t", "status": "completed"}])
     asked = world.ask
 
-    async def ask(method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
+    async def ask(method_raw: bytes, params: bytes, deadline_ns: int, listener: object = None) -> Message:
         answer = await asked(method_raw, params, deadline_ns)
         if method_raw == b'"tools/call"':
             return reply({"task": {"taskId": "t", "status": "working", "pollInterval": 2000}})

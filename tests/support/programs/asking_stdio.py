@@ -134,9 +134,11 @@ class Server:
         self.tell(request, level=level)
 
     def _tool_progress(self, request: Any, params: Any, arguments: Any) -> None:
-        """Send a log message and a progress report before the reply."""
+        """Send a log message and a progress report before the reply; with ``cut``, its text ends in half an emoji."""
         token = params["_meta"]["progressToken"]
-        report = {"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, "total": 2}}
+        more = {"message": "\ud83d"} if arguments.get("cut") else {}
+        progress = {"progressToken": token, "progress": 1, "total": 2, **more}
+        report = {"method": "notifications/progress", "params": progress}
         self.send({"method": "notifications/message", "params": {"level": "info", "data": "working"}}, report)
         self.tell(request)
 

@@ -82,6 +82,18 @@ def test_plain_data_of_a_tool_error_leaves_out_the_result() -> None:
     assert "result" not in error.to_dict()
 
 
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
 def _cyclic() -> list[Any]:
     cyclic: list[Any] = []
     cyclic.append(cyclic)
@@ -90,7 +102,7 @@ def _cyclic() -> list[Any]:
 
 @pytest.mark.parametrize(
     "data",
-    [object(), {("a", 1): 2}, {"a": "\ud800"}, float("nan"), b"\xff", _cyclic(), 2**80],
+    [object(), {("a", 1): 2}, {"a": "\ud800"}, float("nan"), b"\xff", _cyclic(), _deep(), Unshowable(), 2**80],
     ids=lambda data: type(data).__name__,
 )
 def test_telling_of_an_error_never_fails(data: object) -> None:
@@ -98,3 +110,7 @@ def test_telling_of_an_error_never_fails(data: object) -> None:
     told = error.to_dict()
     assert (told["message"], told["server_id"]) == ("no ?\x1b", "a?")
     assert json.loads(error.to_json()) == json.loads(json.dumps(told, allow_nan=False)) == told
+
+
+def test_servers_that_are_not_named_are_none() -> None:
+    assert errors.NotReadyError("m").to_dict()["missing"] == {}
