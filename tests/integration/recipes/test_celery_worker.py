@@ -99,7 +99,7 @@ def env_of(server: FaultyServer, folder: Path) -> dict[str, str]:
     # Celery warns of the user root, and of nothing else.
     return environment(
         JOBS_FOLDER=str(folder),
-        JOBS_FLEET=str(fleet),
+        FLEET_FILE=str(fleet),
         PYTHONWARNINGS="error,ignore:You're running the worker:UserWarning",
     )
 
