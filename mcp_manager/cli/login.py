@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -53,9 +53,7 @@ async def run(options: Options) -> int:
     async def ask(url: str) -> str:
         if options.browser:
             return await LoopbackRedirect(show)(url)
-        # The page comes before what is said of it, and also if nothing can listen here.
-        show(url)
-        return await _first_of(LoopbackRedirect(lambda _: None)(url), _pasted(url))
+        return await _redirected_or_pasted(url, show)
 
     # A call may have to wait for the user.
     patient = msgspec.structs.replace(
@@ -92,6 +90,31 @@ def _with_free_port(server: ServerConfig) -> ServerConfig:
         with socket.create_server(("127.0.0.1", 0)) as free:
             there = usual._replace(netloc=f"127.0.0.1:{free.getsockname()[1]}").geturl()
     return msgspec.structs.replace(server, auth=msgspec.structs.replace(server.auth, redirect_uri=there))
+
+
+async def _redirected_or_pasted(url: str, show: Callable[[str], object]) -> str:
+    """Show the page, and return the URL that a browser on this machine is redirected to, or that the user pastes."""
+    shown = asyncio.Event()
+
+    def show_and_tell(url: str) -> None:
+        show(url)
+        shown.set()
+
+    async def redirected() -> str:
+        try:
+            # Shows the page once it listens: a browser may be quick.
+            return await LoopbackRedirect(show_and_tell)(url)
+        except OSError:
+            # Nothing can listen here. The address can still be pasted.
+            if not shown.is_set():
+                show_and_tell(url)
+            raise
+
+    async def pasted() -> str:
+        await shown.wait()
+        return await _pasted(url)
+
+    return await _first_of(redirected(), pasted())
 
 
 async def _first_of(*ways: Coroutine[Any, Any, str]) -> str:
