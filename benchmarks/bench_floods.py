@@ -203,7 +203,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     factory: Any = None
     if options.loop == "uvloop":
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415 - an option
 
         factory = uvloop.new_event_loop
     build_loopback()

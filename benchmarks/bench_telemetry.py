@@ -224,7 +224,7 @@ def main() -> None:
     options = parser.parse_args()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if options.loop == "uvloop":
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415 - an option
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:

@@ -157,7 +157,10 @@ class Dispatcher:
         return await session.progress.during(self._answered(call, direct), listener.token, listener)
 
     async def _answered(self, call: Call, direct: DirectCall) -> Message:
-        """Await the answer to a call that the compiled path has sent, and finish the call."""
+        """Await the answer to a call that the compiled path has sent, and finish the call.
+
+        ``call`` has the same steps in line: one coroutine less, and a :class:`Call` only for what is left to finish.
+        """
         answer: Any
         assert direct.future is not None
         try:

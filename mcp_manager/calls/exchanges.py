@@ -47,8 +47,8 @@ class Exchanges(CallsForCallers):
         or that announces a task, is returned as it came, unless ``answers_input`` is set.
 
         A message belongs to the request if it carries its progress token, or comes on its response stream. Programs and
-        servers of HTTP+SSE have one channel for all requests: there, a message belongs to the only request that is
-        under way, and to none if there are several. Then the handlers of the manager take it.
+        servers of HTTP+SSE have one channel for all requests: there, a message belongs to the only request
+        under way that can cause it, and to none if there are several. Then the handlers of the manager take it.
 
         Parameters
         ----------

@@ -9,7 +9,6 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 django = get_asgi_application()
 
-# It needs the settings.
-from mcp_fleet.lifespan import with_fleet  # noqa: E402
+from mcp_fleet.lifespan import with_fleet  # noqa: E402 - it needs the settings
 
 application = with_fleet(django)
