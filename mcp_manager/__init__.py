@@ -34,13 +34,16 @@ if TYPE_CHECKING:
         ManagerConfig,
         RateConfig,
         RestartConfig,
+        ResumeConfig,
         RetryBudgetConfig,
         RetryConfig,
+        ServeConfig,
         ServerConfig,
         TelemetryConfig,
         TlsConfig,
         ToolsConfig,
         TracesConfig,
+        ViewConfig,
         load_manager_config,
     )
     from mcp_manager.config.fields.auth import AuthFields
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
         LimitsFields,
         RetryFields,
     )
+    from mcp_manager.config.fields.resume import ResumeFields
+    from mcp_manager.config.fields.serve import ServeFields, ViewFields
     from mcp_manager.config.fields.server import ServerFields
     from mcp_manager.config.fields.telemetry import TelemetryFields
     from mcp_manager.config.fields.tls import TlsFields
@@ -265,6 +270,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ResourceTemplate",
     "RestartConfig",
     "RestartFields",
+    "ResumeConfig",
+    "ResumeFields",
     "RetryBudgetConfig",
     "RetryBudgetFields",
     "RetryConfig",
@@ -282,6 +289,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SamplingRequest",
     "ScaleError",
     "Selector",
+    "ServeConfig",
+    "ServeFields",
     "ServerConfig",
     "ServerDeployed",
     "ServerEvent",
@@ -328,6 +337,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "TracesFields",
     "UnknownContent",
     "UrlElicitationRequiredError",
+    "ViewConfig",
+    "ViewFields",
     "WatchedFile",
     "__version__",
     "accept_with_defaults",
@@ -353,14 +364,16 @@ _MODULE_OF = {
         ),
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
-            "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TelemetryConfig TlsConfig ToolsConfig TracesConfig load_manager_config"
+            "LimitsConfig ManagerConfig RateConfig RestartConfig ResumeConfig RetryBudgetConfig RetryConfig ServeConfig "
+            "ServerConfig TelemetryConfig TlsConfig ToolsConfig TracesConfig ViewConfig load_manager_config"
         ),
         "mcp_manager.config.fields.auth": "AuthFields",
         "mcp_manager.config.fields.health": "BreakerFields HealthFields RestartFields",
         "mcp_manager.config.fields.manager": "ManagerFields",
         "mcp_manager.config.fields.rates": "RateFields RetryBudgetFields",
         "mcp_manager.config.fields.resilience": "BalancingFields DiscoveryFields FallbackFields HedgeFields LimitsFields RetryFields",
+        "mcp_manager.config.fields.resume": "ResumeFields",
+        "mcp_manager.config.fields.serve": "ServeFields ViewFields",
         "mcp_manager.config.fields.server": "ServerFields",
         "mcp_manager.config.fields.telemetry": "TelemetryFields",
         "mcp_manager.config.fields.tls": "TlsFields",

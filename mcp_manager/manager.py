@@ -23,14 +23,14 @@ from mcp_manager.config.sources import ManagerSource, manager_config_of
 from mcp_manager.errors import RpcError
 from mcp_manager.events.feed import EventFeed, OnStateChange
 from mcp_manager.fleet.applying import Applying
-from mcp_manager.fleet.assembly import Assembly, client_identity
+from mcp_manager.fleet.assembly import Assembly, client_identities
 from mcp_manager.fleet.file_watch import FileWatch
 from mcp_manager.fleet.fleet import Fleet, end_all
 from mcp_manager.fleet.management import FleetManagement
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.observation import Observation
 from mcp_manager.observe.views import Judge
-from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
+from mcp_manager.protocol.capabilities import elicitation_modes
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import (
@@ -71,6 +71,7 @@ class ManagerOptions(AuthOptions, total=False):
 
     handlers: Handlers | HandlerMap | None
     capabilities: Mapping[str, Any] | None
+    shared_capabilities: Mapping[str, Any] | None
     trace_context: TraceContext | None
     on_state_change: OnStateChange | None
 
@@ -103,6 +104,10 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     capabilities
         Further client capabilities, which override those that follow from ``handlers``: ``{"sampling": {"tools":
         {}}}``.
+    shared_capabilities
+        For gateways: the client capabilities that programs and servers in memory are told, whose session all callers
+        share. HTTP servers are then told ``capabilities`` alone, or those of the :class:`Caller`: none follow from
+        ``handlers``.
     trace_context
         Called for every request; returns the trace context to send along (``traceparent``, …), in ``_meta`` and header
         fields.
@@ -135,6 +140,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         *,
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
+        shared_capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
         on_state_change: OnStateChange | None = None,
         **authorization: Unpack[AuthOptions],
@@ -152,13 +158,15 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
-        is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
+        identity, shared_identity = client_identities(self._config, handlers, capabilities, shared_capabilities)
+        is_asked_by_url = "url" in elicitation_modes(identity.capabilities)
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK, self._config.list_timeout_s)
         self._events = EventFeed(arguments.as_callback(on_state_change, "on_state_change"))
         self._telemetry = open_telemetry(self._config.telemetry, arguments.as_callback(trace_context, "trace_context"))
         host = HostApplication(
-            identity=client_identity(self._config, handlers, capabilities),
+            identity=identity,
+            shared_identity=shared_identity,
             handlers=listeners,
             clock=_CLOCK,
             handler_timeout_s=self._config.handler_timeout_s,

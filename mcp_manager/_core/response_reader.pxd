@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.http_message cimport Content, Exchange
 from mcp_manager._core.paced cimport PacedReader
 
@@ -19,3 +20,4 @@ cdef class ResponseReader(PacedReader):
     cdef bint take_field(self, bytes name, bytes value) except -1
     cdef int forget_fields(self) except -1
     cdef int leave_head(self, Exchange exchange, int status) except -1
+    cdef bint is_put_off(self, Exchange exchange, DeadlineWheel wheel) except -1

@@ -1,5 +1,8 @@
 """Reads the head of a response field by field, and keeps the fields that are used."""
 
+from libc.stdint cimport int64_t
+
+from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange, content_of,
     is_encoded, kept_name, length_of, make_reply,
@@ -49,6 +52,17 @@ cdef class ResponseReader(PacedReader):
         if self.headers is not None and exchange is not None and exchange.head is None and exchange.frame:
             exchange.head = make_reply(status, self.headers, self.media_type, b"", self.content)
         return 0
+
+    cdef bint is_put_off(self, Exchange exchange, DeadlineWheel wheel) except -1:
+        """Wait on if the listener of the call puts its deadline off; return whether it does."""
+        cdef int64_t due_ns
+        if exchange is None or exchange.listener is None:
+            return False
+        due_ns = exchange.listener.put_off(exchange.deadline_ns)
+        if due_ns <= <int64_t> wheel.clock():
+            return False
+        wheel.put(self, due_ns)
+        return True
 
 
 seal(ResponseReader)

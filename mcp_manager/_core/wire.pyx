@@ -241,7 +241,7 @@ cdef class Wire(ResponseReader):
     cpdef object expired(self):
         if self.state == ENDING:
             self.close()
-        else:
+        elif self.pool is None or not self.is_put_off(self.exchange, self.pool.wheel):
             self.fail(WireError(_EXPIRED))
 
     # Callbacks of asyncio.BufferedProtocol

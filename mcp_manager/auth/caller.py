@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ __all__ = ["Caller", "Newest", "calling", "current_caller", "fixed_headers", "se
 _LONGEST: Final = 1024
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, dict=True):
     """Whom calls are made for: :meth:`McpManager.for_caller` binds calls to it.
 
     Sessions, cookies and cached results are kept apart by ``principal``: nothing of one principal reaches another. A
@@ -97,7 +98,7 @@ class Caller(msgspec.Struct, frozen=True):
         """Whether it has anything to send in header fields."""
         return bool(self.headers) or self.auth is not None
 
-    @property
+    @cached_property
     def session_key(self) -> tuple[str, str, bytes]:
         """What sessions are kept apart by: the principal, the kind of its credentials, and its capabilities.
 

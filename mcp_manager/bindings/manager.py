@@ -103,7 +103,7 @@ class PyMcpManager(ManagerRunner, McpManagerMirror):
     handlers
         See :class:`~mcp_manager.McpManager`. Plain functions that answer requests of servers run in threads of their
         own and may block; coroutine functions, and whatever takes notifications, run on the manager's loop.
-    capabilities
+    capabilities, shared_capabilities
         See :class:`~mcp_manager.McpManager`.
     trace_context
         See :class:`~mcp_manager.McpManager`. It is called on the thread of the manager's loop, in the context of the

@@ -81,6 +81,7 @@ class ManagerRunner(Unique):
         *,
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
+        shared_capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
         on_state_change: OnStateChange | None = None,
         **authorization: Unpack[AuthOptions],
@@ -90,6 +91,7 @@ class ManagerRunner(Unique):
             as_handlers(handlers, "handlers")
         self._handlers = beside_the_loop(handlers)
         self._capabilities = arguments.as_settings(capabilities, "capabilities")
+        self._shared_capabilities = shared_capabilities
         self._trace_context = arguments.as_callback(trace_context, "trace_context")
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
         self._authorization = authorization
@@ -123,6 +125,7 @@ class ManagerRunner(Unique):
             self._config,
             handlers=self._handlers,
             capabilities=self._capabilities,
+            shared_capabilities=self._shared_capabilities,
             trace_context=self._trace_context,
             on_state_change=self._on_state_change,
             **self._authorization,

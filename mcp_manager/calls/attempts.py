@@ -43,6 +43,7 @@ from mcp_manager.servers.caller_sessions import CallerSessions, Checkout
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
+from mcp_manager.transports.base import put_off
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
 __all__ = ["Attempts", "Landing"]
@@ -232,7 +233,9 @@ class Attempts:
                 reply = await self._resent(call, leased, instance, session, lost)
             now_ns = self._clock()
             if 0 < call.deadline_ns < now_ns - LATE_AFTER_NS:
-                raise _late(call.server_id, now_ns - call.deadline_ns)
+                late_ns = now_ns - put_off(call.listener, call.deadline_ns)
+                if late_ns > LATE_AFTER_NS:
+                    raise _late(call.server_id, late_ns)
         except BaseException as error:
             # An exception's traceback holds this frame.
             del landing

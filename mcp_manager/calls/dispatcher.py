@@ -140,27 +140,66 @@ class Dispatcher:
         del answer
         return await finishing
 
-    async def exchange(self, call: Call) -> Message:
-        """Make a call whose listener takes what the server sends before its reply; raises as :meth:`call`."""
+    def begin(self, call: Call) -> DirectCall | None:
+        """Lease an instance for a call with a listener, and send the request if a connection is idle.
+
+        Returns
+        -------
+        For :meth:`exchange`, which must be called next unless :meth:`land` takes the answer; ``None`` if nothing was
+        done, because the call needs more than the compiled path can do.
+        """
         supervisor, listener = call.supervisor, call.listener
         is_plain = call.caller is None and call.where is ANYWHERE and supervisor.tool_checks is None
         if not is_plain or call.method in KEPT_BY_SESSION or listener is None:
-            return await self._make_checked(call)
+            return None
         direct = self._begin(supervisor.record, call.method, call.request, call.started_ns, call.deadline_ns)
+        if direct.exchange is not None:
+            # Nothing can have arrived yet.
+            direct.exchange.listener = listener
+        return direct
+
+    def land(self, direct: DirectCall, answer: Any) -> Message | None:
+        """Finish a call that :meth:`begin` has sent, and return its reply; ``None`` if :meth:`exchange` must do that."""
+        return self._land(direct, answer)
+
+    async def exchange(self, call: Call, direct: DirectCall | None = None) -> Message:
+        """Make a call whose listener takes what the server sends before its reply; raises as :meth:`call`.
+
+        Parameters
+        ----------
+        call
+            The call.
+        direct
+            What :meth:`begin` returned for it, if that was called.
+        """
+        listener = call.listener
+        if direct is None:
+            direct = self.begin(call)
+        if direct is None or listener is None:
+            return await self._make_checked(call)
         if direct.exchange is None or direct.future is None:
             return await self._make_unsent(call, Leased(direct.lease))
-        # Nothing can have arrived yet.
-        direct.exchange.listener = listener
-        if listener.token is None:
-            return await self._answered(call, direct)
-        session: Session = direct.session
-        return await session.progress.during(self._answered(call, direct), listener.token, listener)
+        if listener.token is not None:
+            session: Session = direct.session
+            return await session.progress.during(self._answered(call, direct), listener.token, listener)
+        # The same steps as in _answered(), in line: one coroutine less.
+        answer: Any
+        try:
+            answer = await direct.future
+        except BaseException as error:
+            direct.abandon()
+            answer = error
+        else:
+            reply = self._land(direct, answer)
+            if reply is not None:
+                return reply
+        finishing = self._finish(call, Landing(direct, answer))
+        # An exception's traceback holds this frame.
+        del answer
+        return await finishing
 
     async def _answered(self, call: Call, direct: DirectCall) -> Message:
-        """Await the answer to a call that the compiled path has sent, and finish the call.
-
-        ``call`` has the same steps in line: one coroutine less, and a :class:`Call` only for what is left to finish.
-        """
+        """Await the answer to a call that the compiled path has sent, and finish the call."""
         answer: Any
         assert direct.future is not None
         try:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from functools import partial
-from typing import Final
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, Final
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager.auth.caller import Caller, calling
+from mcp_manager.calls.begun_exchange import BegunExchange, finished
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.exchange_listener import ExchangeListener, OnMessage
-from mcp_manager.calls.for_caller import CallsForCallers
+from mcp_manager.calls.for_caller import CallsForCallers, check_caller, where_for
+from mcp_manager.calls.peer import Peer, peer_of
 from mcp_manager.config import arguments
 from mcp_manager.errors import InvalidRequestError
 from mcp_manager.protocol.methods import is_notification
 from mcp_manager.protocol.request import invalid_request, may_have_progress_token, replace_progress_token
+from mcp_manager.protocol.revisions import Era
 from mcp_manager.session import SessionTemplate
 from mcp_manager.transports.base import Request, Sendable
 
@@ -32,7 +35,7 @@ class Exchanges(CallsForCallers):
     async def exchange(
         self,
         server_id: str,
-        request: bytes,
+        request: bytes | Message,
         *,
         caller: Caller | None = None,
         on_message: OnMessage | None = None,
@@ -48,25 +51,32 @@ class Exchanges(CallsForCallers):
 
         A message belongs to the request if it carries its progress token, or comes on its response stream. Programs and
         servers of HTTP+SSE have one channel for all requests: there, a message belongs to the only request
-        under way that can cause it, and to none if there are several. Then the handlers of the manager take it.
+        under way that can cause it. If there are several, it goes to the latest of them if their ``on_message`` have
+        the same ``party``, a string; otherwise it belongs to none, and the handlers of the manager take it.
 
         Parameters
         ----------
         server_id
             The id of the server.
         request
-            ``{"method": …, "params": …?}``, as for :meth:`execute_raw`. The server gets another progress token in place
-            of the one in ``_meta``; reports that are handed over have the caller's.
+            ``{"method": …, "params": …?}``, as for :meth:`execute_raw`, or the same scanned by
+            :func:`mcp_manager._core.jsonrpc.scan`. The server gets another progress token in place of the one in
+            ``_meta``; reports that are handed over have the caller's.
         caller
             Whom the request is made for; ``None``: the manager itself. See :meth:`for_caller`.
         on_message
             Called on the manager's loop, in the context of the exchange, for each message of the server; see
-            :data:`OnMessage`. Notifications come in order. A request may be answered until the exchange ends.
+            :data:`OnMessage`. Notifications come in order. A request may be answered until the exchange ends, and
+            within ``handler_timeout_s``; what needs a capability that was not declared has to be refused.
         answers_input
             Whether ``on_message`` also gives the input that a result of 2026-07-28 asks for, one call for each
             question; the request is then sent again with the answers, and a task is followed, until there is a result.
+            In the stateless era the request may say in ``_meta`` what the caller can do; then ``on_message`` has to
+            refuse what it does not say.
         timeout
-            Seconds for the whole exchange; ``request_timeout_s`` of the server by default.
+            Seconds for the whole exchange, answers included. ``None``: ``request_timeout_s`` of the server for what the
+            server does. It stands still while ``on_message`` answers requests, of which each may take
+            ``handler_timeout_s`` of the manager's configuration, and which are 32 at most.
         key
             Calls with the same key stay together, as ``balancing`` of the server's configuration says.
 
@@ -85,7 +95,7 @@ class Exchanges(CallsForCallers):
         """
         self._check_running()
         try:
-            message = scan(request)
+            message = request if isinstance(request, Message) else scan(request)
         except FrameError as error:
             raise invalid_request(error) from None
         except TypeError:
@@ -101,36 +111,86 @@ class Exchanges(CallsForCallers):
             await self._dispatcher.notify(call)
             return b"null"
         call.request, tokens = self._with_own_token(message, on_message)
-        dropped = partial(template.knowledge.faults.count, "too many notifications at once")
-        listener = ExchangeListener(on_message, template.containment, dropped, tokens)
+        listener = ExchangeListener(on_message, template, tokens)
+        listener.takes_every_result = not answers_input
+        listener.stands_still = timeout is None
+        call.listener = listener
+        exchanging = self._dispatcher.exchange(call)
+        if caller is not None:
+            exchanging = _for_caller(caller, exchanging)
+        return await finished(exchanging, call, listener, message.id_raw)
+
+    def _begin_exchange(
+        self, server_id: str, message: Message, on_message: OnMessage, context: Context, *, answers_input: bool = False
+    ) -> BegunExchange | None:
+        """Begin an :meth:`exchange` without a task: the request is sent before this returns, if a connection is idle.
+
+        Parameters
+        ----------
+        server_id, message, on_message, answers_input
+            As for :meth:`exchange`.
+        context
+            The context that ``on_message`` is called in.
+
+        Returns
+        -------
+        The exchange; ``None`` if nothing was done, because only :meth:`exchange` can make it.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        if message.method is None or message.id_raw is None:
+            return None
+        params = message.params
+        if params is not None and may_have_progress_token(params):
+            return None
+        call, template = self._call_for(None, server_id, message, None, None)
+        listener = ExchangeListener(on_message, template, None, context)
         listener.takes_every_result = not answers_input
         call.listener = listener
-        with calling(caller) if caller is not None else nullcontext():
-            try:
-                reply = await self._dispatcher.exchange(call)
-                await listener.finish(call.deadline_ns)
-            finally:
-                if listener.end():
-                    await listener.aclose()
-        return reply.take_frame(message.id_raw)
+        direct = self._dispatcher.begin(call)
+        return None if direct is None else BegunExchange(self._dispatcher, call, direct, listener, message.id_raw)
+
+    def peer(self, server_id: str) -> Peer | None:
+        """Return what kind of server it is; ``None`` while none of its sessions was made, so that nobody knows.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        supervisor = self._supervisor_of(server_id)
+        shares = supervisor.config.url is None
+        for instance in supervisor.instances:
+            session = instance.session
+            if session is not None:
+                return peer_of(is_stateless=session.is_stateless, shares_session=shares)
+        template = supervisor.template
+        known = template.knowledge.eras.recall(template.endpoint_key(0)) if supervisor.instances else None
+        return None if known is None else peer_of(is_stateless=known[0] is Era.STATELESS, shares_session=shares)
 
     def _call_for(
         self, caller: Caller | None, server_id: str, message: Message, timeout: float | None, key: str | None
     ) -> tuple[Call, SessionTemplate]:
         """Return the call of a request, and the template of the sessions that it is made on."""
         assert message.method is not None
-        if caller is not None:
-            bound = self.for_caller(caller)
-            return bound._call(server_id, message.method, message, timeout, key), bound._template(
-                self._supervisor_of(server_id)
-            )
         supervisor = self._supervisor_of(server_id)
-        arguments.check_key(key)
+        template = supervisor.template
+        where = ANYWHERE
+        if caller is not None:
+            template = self._dispatcher.callers_of(server_id).template(template, check_caller(caller))
+            where = where_for(caller, key)
+        elif key is not None:
+            where = Where(key=key)
+        if key is not None:
+            arguments.check_key(key)
         now_ns = _CLOCK()
         timeout_ns = supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout)
-        where = ANYWHERE if key is None else Where(key=key)
-        call = Call(supervisor, message.method, message, now_ns, now_ns + timeout_ns, where=where)
-        return call, supervisor.template
+        call = Call(supervisor, message.method, message, now_ns, now_ns + timeout_ns, where=where, caller=caller)
+        return call, template
 
     def _with_own_token(
         self, message: Message, on_message: OnMessage | None
@@ -147,3 +207,8 @@ class Exchanges(CallsForCallers):
             return message, None
         params, given = replaced
         return Request(message.method_raw, params), (token, given)
+
+
+async def _for_caller(caller: Caller, exchanging: Coroutine[Any, Any, Message]) -> Message:
+    with calling(caller):
+        return await exchanging

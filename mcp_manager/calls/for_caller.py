@@ -13,7 +13,7 @@ from mcp_manager.auth.caller import Caller, calling
 from mcp_manager.calls.call import Call, Where
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import arguments
-from mcp_manager.errors import InvalidRequestError, McpManagerError, NotRunningError, RpcError
+from mcp_manager.errors import InvalidRequestError, McpManagerError, NotRunningError, RpcError, ServerNotFoundError
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import LIST_TOOLS, is_notification
 from mcp_manager.protocol.request import (
@@ -36,7 +36,7 @@ from mcp_manager.verbs.tasks import TaskVerbs
 from mcp_manager.verbs.tool_catalog import ToolCatalog, catalog_of
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
-__all__ = ["CallsForCallers", "ForCaller", "check_caller"]
+__all__ = ["CallsForCallers", "ForCaller", "check_caller", "where_for"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,15 @@ def check_caller(caller: Caller) -> Caller:
             f"Invalid caller: it must be a Caller, not {type(caller).__name__}", hint='make one, as Caller("user-17")'
         )
     return caller
+
+
+def where_for(caller: Caller, key: str | None) -> Where:
+    """Return where the calls of a caller go.
+
+    Without a key of its own, the principal is the key: its calls stay together where the server's balancing says so,
+    and need fewer sessions.
+    """
+    return Where(key=f"{caller.principal}\0{key or ''}")
 
 
 class CallsForCallers(TaskVerbs):
@@ -80,6 +89,32 @@ class CallsForCallers(TaskVerbs):
             It is no :class:`Caller`.
         """
         return ForCaller(self, check_caller(caller))
+
+    def end_caller(self, caller: Caller, server_ids: Collection[str]) -> None:
+        """End the sessions that servers keep for a caller, each with the last of its calls under way.
+
+        Nothing happens to servers without one, or to those that are no longer deployed. A later call for the caller
+        begins a new session.
+
+        Parameters
+        ----------
+        caller
+            Whom the sessions were made for: the principal, the kind of credentials and the capabilities must be equal.
+        server_ids
+            The servers that it called.
+
+        Raises
+        ------
+        InvalidRequestError
+            It is no :class:`Caller`.
+        """
+        check_caller(caller)
+        for server_id in server_ids:
+            try:
+                supervisor = self._supervisor_of(server_id)
+            except ServerNotFoundError:
+                continue
+            self._dispatcher.callers_of(server_id).end(supervisor.template, caller)
 
     def _outgoing(
         self, method: str, params: object, on_progress: ProgressCallback | None, template: SessionTemplate
@@ -256,9 +291,7 @@ class ForCaller(TaskVerbs):
         arguments.check_key(key)
         now_ns = _CLOCK()
         timeout_ns = supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout)
-        # Without a key of its own, the principal is the key: its calls stay together where the server's balancing says
-        # so, and need fewer sessions.
-        where = Where(key=f"{self.caller.principal}\0{key or ''}")
+        where = where_for(self.caller, key)
         return Call(supervisor, method, request, now_ns, now_ns + timeout_ns, where=where, caller=self.caller)
 
     async def call(

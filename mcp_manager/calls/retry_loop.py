@@ -27,6 +27,7 @@ from mcp_manager.calls.retry_rules import (
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import CallError, DeadlineExceededError, SessionLostError
 from mcp_manager.runtime.current_trace import note_event
+from mcp_manager.transports.base import put_off
 from mcp_manager.types import CallStatus, Rejection
 
 __all__ = ["Retries"]
@@ -137,7 +138,7 @@ class Retries:
         wait_s = pause_s(error, supervisor.config.retry, backoff_s, known)
         if wait_s is None:
             return False
-        left_s = (call.deadline_ns - now_ns) / 1e9 - wait_s
+        left_s = (put_off(call.listener, call.deadline_ns) - now_ns) / 1e9 - wait_s
         if left_s <= 0 or left_s < self._attempts.latencies.median_s(call.server_id):
             return False
         if not known.is_local and not self._router.withdraw(supervisor.record, now_ns):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth.base import Authorizations
@@ -25,7 +27,6 @@ from mcp_manager.servers.supervisor import InstanceObserver, Supervisor
 from mcp_manager.session import SessionTemplate
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
-from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.host import HostApplication
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.http.connections.limit import default_limit
@@ -33,7 +34,7 @@ from mcp_manager.transports.http.connections.user_agent import user_agent
 from mcp_manager.transports.stdio.process_activity import usable_cores
 from mcp_manager.transports.stdio.transport import StdioTransport
 
-__all__ = ["Assembly", "client_identity"]
+__all__ = ["Assembly", "client_identities", "client_identity"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -74,6 +75,11 @@ class Assembly:
 
         self._config = config
         self._host = host
+        self._shared_host = (
+            host
+            if host.shared_identity is None
+            else msgspec.structs.replace(host, identity=host.shared_identity, shared_identity=None)
+        )
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         for method in ("load", "save"):
             if not callable(getattr(self._token_store, method, None)):
@@ -126,7 +132,7 @@ class Assembly:
         template = SessionTemplate(
             server_id,
             config,
-            self._host,
+            self._host if config.url is not None else self._shared_host,
             self._make_transport,
             self._start_slots if config.command is not None else self._connect_slots,
             authorizations,
@@ -233,7 +239,9 @@ def _check_provided(server_id: str, config: ServerConfig) -> None:
     raise ConfigError(f"Invalid server config: credentials {problem}", server_id=server_id, hint=hint)
 
 
-def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: Mapping[str, Any]) -> ClientIdentity:
+def client_identity(
+    config: ManagerConfig, handlers: Collection[str], capabilities: Mapping[str, Any]
+) -> ClientIdentity:
     """Return the client's identity; ``capabilities`` are declared beyond those that follow from the handlers."""
     return ClientIdentity(
         name=config.client_name,
@@ -241,6 +249,27 @@ def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: M
         capabilities=handshake_capabilities(handlers, capabilities),
         stateless_capabilities=stateless_capabilities(handlers, capabilities),
     )
+
+
+def client_identities(
+    config: ManagerConfig, handlers: Collection[str], capabilities: Mapping[str, Any], shared: Mapping[str, Any] | None
+) -> tuple[ClientIdentity, ClientIdentity | None]:
+    """Return the client's identity, and that for servers whose session all callers share, ``None`` if it is the same.
+
+    Parameters
+    ----------
+    config
+        Has the name and version of the client.
+    handlers, capabilities
+        See :func:`client_identity`.
+    shared
+        What servers with a shared session are told; then others are told ``capabilities`` alone. ``None`` for no
+        difference.
+    """
+    if shared is None:
+        return client_identity(config, handlers, capabilities), None
+    shared = arguments.as_settings(shared, "shared_capabilities")
+    return client_identity(config, (), capabilities), client_identity(config, (), shared)
 
 
 def _most_waiting() -> int:

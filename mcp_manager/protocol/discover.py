@@ -89,13 +89,14 @@ def read_discover_result(result: bytes) -> Verdict:
     revision = newest_shared(decoded.supported_versions, Era.STATELESS)
     if revision is not None:
         meta = decoded.meta if isinstance(decoded.meta, dict) else {}
-        info = _implementation(meta.get(SERVER_INFO_KEY), decoded.server_info)
+        info, members = _implementation(meta.get(SERVER_INFO_KEY), decoded.server_info)
         identity = ServerIdentity(
             protocol_version=revision,
             name=info.name,
             version=info.version,
             capabilities=decoded.capabilities,
             instructions=decoded.instructions if isinstance(decoded.instructions, str) else None,
+            info=members,
         )
         return Stateless(revision, identity)
     return _without_shared(decoded.supported_versions)
@@ -127,10 +128,13 @@ def _without_shared(supported: list[str]) -> Verdict:
     return Handshake(shared) if shared is not None else NoSharedRevision(tuple(each[:40] for each in supported[:10]))
 
 
-def _implementation(*candidates: object) -> Implementation:
+def _implementation(*candidates: object) -> tuple[Implementation, dict[str, Any]]:
+    """Return the first implementation that has the specified shape, and all that it says of itself."""
     for candidate in candidates:
         try:
-            return msgspec.convert(candidate, Implementation)
+            found = msgspec.convert(candidate, Implementation)
         except msgspec.ValidationError:
             continue
-    return Implementation()
+        if isinstance(candidate, dict):
+            return found, candidate
+    return Implementation(), {}

@@ -35,13 +35,18 @@ class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerIdentity(Serializable, msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says about itself, in the handshake or in reply to ``server/discover``."""
+    """What a server says about itself, in the handshake or in reply to ``server/discover``.
+
+    ``info`` is all that it says of its implementation: ``name``, ``version``, and perhaps ``title``, ``icons`` and
+    more, as it came.
+    """
 
     protocol_version: str
     name: str
     version: str
     capabilities: dict[str, Any]
     instructions: str | None
+    info: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Implementation(msgspec.Struct, frozen=True):
@@ -99,6 +104,7 @@ def read_initialize_result(result: bytes) -> ServerIdentity:
         version=_text(info.get("version")),
         capabilities=decoded.capabilities if isinstance(decoded.capabilities, dict) else {},
         instructions=decoded.instructions if isinstance(decoded.instructions, str) else None,
+        info=info,
     )
 
 

@@ -11,6 +11,7 @@ from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = [
     "COMPLETE",
+    "INPUT_KEY",
     "INPUT_REQUIRED",
     "MAX_QUESTIONS",
     "MAX_ROUNDS",
@@ -26,6 +27,9 @@ __all__ = [
 COMPLETE: Final = "complete"
 INPUT_REQUIRED: Final = "input_required"
 TASK: Final = "task"
+
+INPUT_KEY: Final = "mcp-manager/inputKey"
+"""Where a server of the handshake era may name a question in ``_meta``: clients of the stateless era get it as its key."""
 
 MAX_ROUNDS: Final = 32
 """How often one request may be answered with questions before it fails."""

@@ -10,7 +10,14 @@ import msgspec
 
 from mcp_manager.protocol.header_values import header_line
 
-__all__ = ["ANNOTATION", "InvalidAnnotation", "MirroredParameter", "mirrored_parameters", "parameter_fields"]
+__all__ = [
+    "ANNOTATION",
+    "InvalidAnnotation",
+    "MirroredParameter",
+    "argument_text",
+    "mirrored_parameters",
+    "parameter_fields",
+]
 
 ANNOTATION: Final = "x-mcp-header"
 _PREFIX: Final = "Mcp-Param-"
@@ -88,8 +95,13 @@ def parameter_fields(parameters: tuple[MirroredParameter, ...], arguments: objec
     return b"".join(
         header_line(parameter.header, text)
         for parameter in parameters
-        if (text := _text_of(_value_at(arguments, parameter.path))) is not None
+        if (text := argument_text(parameter, arguments)) is not None
     )
+
+
+def argument_text(parameter: MirroredParameter, arguments: object) -> str | None:
+    """Return what the header field of an argument says, before it is encoded; ``None`` if there is none."""
+    return _text_of(_value_at(arguments, parameter.path))
 
 
 def _value_at(arguments: object, path: Path) -> object:

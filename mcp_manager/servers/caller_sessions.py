@@ -95,7 +95,7 @@ class Checkout:
 class _Principal:
     """One principal at one configuration of a server: what its sessions are made from, and its instances."""
 
-    __slots__ = ("__weakref__", "calls", "instances", "key", "template", "used_at")
+    __slots__ = ("__weakref__", "calls", "instances", "is_ending", "key", "template", "used_at")
 
     def __init__(self, key: object, template: SessionTemplate) -> None:
         self.key: object = key
@@ -103,6 +103,8 @@ class _Principal:
         self.instances: dict[RoutedInstance, Instance] = {}
         self.calls: int = 0
         self.used_at: float = 0.0
+        # Whether its sessions end with the last call under way.
+        self.is_ending: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -173,10 +175,30 @@ class CallerSessions:
         principal.calls += 1
         return Checkout(self, principal, instance)
 
+    def end(self, own: SessionTemplate, caller: Caller) -> None:
+        """End the sessions of a caller, each with the last of its calls under way; nothing happens without any.
+
+        Parameters
+        ----------
+        own
+            The template of the server's own sessions.
+        caller
+            The caller. Its next call begins a new session.
+        """
+        principal = self._principals.get((own, *caller.session_key))
+        if principal is None:
+            return
+        if principal.calls:
+            principal.is_ending = True
+        else:
+            self._end(principal)
+
     def released(self, principal: _Principal) -> None:
         """Note the end of a call."""
         principal.calls -= 1
-        if self._closed and not principal.calls and not principal.instances:
+        if principal.is_ending and not principal.calls:
+            self._end(principal)
+        elif self._closed and not principal.calls and not principal.instances:
             self._forget(principal)
         else:
             self._used(principal)
@@ -213,8 +235,10 @@ class CallerSessions:
             self._make_room(own)
             principal = self._principals[key] = _Principal(key, own.for_caller(caller))
             self._count += 1
-        elif principal.template.caller is not None:
-            principal.template.caller.take(caller)
+        else:
+            principal.is_ending = False
+            if principal.template.caller is not None:
+                principal.template.caller.take(caller)
         self._used(principal)
         return principal
 
@@ -313,6 +337,7 @@ def _refuse(server_id: str, most: int) -> NoReturn:
         hint="raise max_caller_sessions",
     )
     error.is_local = True
+    error.limit = "max_caller_sessions"
     try:
         raise error
     finally:

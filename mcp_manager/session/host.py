@@ -42,6 +42,9 @@ class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         Measures how late the event loop is.
     events
         Tells of what happens to servers.
+    shared_identity
+        What the programs and servers in memory receive in place of ``identity``, because all callers share their
+        sessions; ``None`` for the same.
     """
 
     identity: ClientIdentity
@@ -54,3 +57,4 @@ class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     context: Context = msgspec.field(default_factory=bare_context)
     lag: LoopLag = msgspec.field(default_factory=LoopLag)
     events: EventFeed = msgspec.field(default_factory=EventFeed)
+    shared_identity: ClientIdentity | None = None

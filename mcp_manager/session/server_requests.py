@@ -24,7 +24,7 @@ from mcp_manager.protocol.answer_hints import handlers_hint, no_handler
 from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
-from mcp_manager.protocol.multi_round import InputRequest
+from mcp_manager.protocol.multi_round import INPUT_KEY, InputRequest
 from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.runtime.deadline_timer import remaining_s
@@ -221,10 +221,13 @@ class ServerRequests:
         """
         if not asked:
             return {}
-        waiting = asyncio.timeout(remaining_s(deadline_ns))
+        if listener is not None and not listener.takes_messages:
+            listener = None
+        stands_still = listener is not None and listener.stands_still
+        waiting = asyncio.timeout(None if stands_still else remaining_s(deadline_ns))
         try:
             async with waiting:
-                return await self._fulfil(asked, listener if listener is not None and listener.takes_messages else None)
+                return await self._fulfil(asked, listener)
         except InputRequiredError:
             if self._closed:
                 # The handlers did not fail: the end of the session cancelled them.
@@ -250,7 +253,7 @@ class ServerRequests:
         if self._closed:
             raise self._session_ended()
         tasks = {
-            key: background_task(self._answer_question(each, listener), "answer a question")
+            key: background_task(self._answer_question(key, each, listener), "answer a question")
             for key, each in asked.items()
         }
         try:
@@ -298,29 +301,25 @@ class ServerRequests:
             if given is None:
                 self._faults.count("a request whose params are not an object", method[:60])
                 return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
-            return _result_frame(request_id, await self._result(method, given, listener))
+            self._check_declared(method, given, listener)
+            return _result_frame(request_id, await self._result(method, given, listener, _name_of(given)))
         except RpcError as error:
             return _error_frame(request_id, error.code, error.message, error.data)
         except _Failed as failure:
             return _error_frame(request_id, INTERNAL_ERROR, f"The client's handler {failure}")
 
-    async def _result(self, method: str, params: dict[str, Any], listener: CallListener | None) -> bytes:
+    async def _result(self, method: str, params: dict[str, Any], listener: CallListener | None, key: str) -> bytes:
         """Run the handler of a request, or ask the listener of its call, and return the answer as JSON.
 
         Raises
         ------
         RpcError
-            The handler refused the request, or the request needs an undeclared capability.
+            The handler refused the request.
         _Failed
             The handler gave no usable answer.
         """
-        missing = undeclared(method, params, self._capabilities)
-        if missing:
-            self._faults.count("a request for an undeclared capability", missing)
-            raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
-            # A listener may take as long as its call.
-            answer = await outcome(self._start(method, params, listener), None if listener else self._timeout_s)
+            answer = await outcome(self._start(method, params, listener, key), self._timeout_s)
             result = msgspec.json.encode({} if answer is None else answer)
         except RpcError as error:
             raise _encodable(error) from None
@@ -337,6 +336,17 @@ class ServerRequests:
             _log.error("the handler of %s returned %s, which is not a JSON object", method, type(answer).__name__)
             raise _Failed("failed")
         return result
+
+    def _check_declared(self, method: str, params: dict[str, Any], listener: CallListener | None = None) -> None:
+        """Count a request that needs an undeclared capability, and refuse it with an :class:`RpcError`.
+
+        The listener of a call refuses it in its own way, and may have to tell whoever made the call.
+        """
+        missing = undeclared(method, params, self._capabilities)
+        if missing:
+            self._faults.count("a request for an undeclared capability", missing)
+        if missing and listener is None:
+            raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
 
     async def _notify_paced(self, method: str, params: bytes | None) -> None:
         if self._is_full:
@@ -363,12 +373,15 @@ class ServerRequests:
         except Exception as error:
             self._containment.log(f"the handler of {method} failed", error)
 
-    async def _answer_question(self, question: InputRequest, listener: CallListener | None) -> msgspec.Raw:
+    async def _answer_question(self, key: str, question: InputRequest, listener: CallListener | None) -> msgspec.Raw:
         if self._questions is None:
             self._questions = asyncio.Semaphore(_MAX_REQUESTS)
         try:
+            if listener is None:
+                # Else the request that the question belongs to said itself what can be asked.
+                self._check_declared(question.method, question.params)
             async with self._questions:
-                return msgspec.Raw(await self._result(question.method, question.params, listener))
+                return msgspec.Raw(await self._result(question.method, question.params, listener, key))
         except RpcError as error:
             raise self._no_input(f"asked for {question.method}, which its handler refused: {error.message}") from None
         except _Failed as failure:
@@ -376,8 +389,10 @@ class ServerRequests:
                 f"asked for {question.method}, and its handler {failure}", hint="see the log for the reason"
             ) from None
 
-    def _start(self, method: str, params: dict[str, Any], listener: CallListener | None) -> asyncio.Task[Any]:
-        handler = self._handlers[method] if listener is None else partial(_ask, listener, method)
+    def _start(
+        self, method: str, params: dict[str, Any], listener: CallListener | None, key: str = ""
+    ) -> asyncio.Task[Any]:
+        handler = self._handlers[method] if listener is None else partial(_ask, listener, method, key)
         context = None if listener is None or listener.context is None else listener.context.copy()
         handling = start_handler(handler, self._containment.server_id, params, context)
         if self._handling is None:
@@ -419,9 +434,16 @@ class ServerRequests:
             task.cancel()
 
 
-def _ask(listener: CallListener, method: str, server_id: str, params: Any) -> Any:
+def _ask(listener: CallListener, method: str, key: str, server_id: str, params: Any) -> Any:
     """Ask the listener of a call for the answer to a request."""
-    return listener.answer(method, params)
+    return listener.answer(method, params, key)
+
+
+def _name_of(params: Mapping[str, Any]) -> str:
+    """Return the name that a server gave a question in ``_meta``, "" without one."""
+    meta = params.get("_meta")
+    name = meta.get(INPUT_KEY) if isinstance(meta, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _news_key(method: str, params: bytes | None) -> tuple[str, bytes | None] | None:

@@ -32,7 +32,7 @@ from mcp_manager.protocol.tasks import (
     with_task,
 )
 from mcp_manager.session.server_requests import ServerRequests
-from mcp_manager.transports.base import CallListener
+from mcp_manager.transports.base import CallListener, put_off
 
 __all__ = ["TaskFollower"]
 
@@ -192,13 +192,14 @@ class TaskFollower:
                     self._check_bounds(len(asked), rounds)
                     responses = await self._fulfil(asked, deadline_ns, listener)
                     update = task_params(state.task_id, inputResponses=responses)
-                    reply = await self._send_with_retries(_UPDATE_RAW, update, deadline_ns)
+                    until_ns = put_off(listener, deadline_ns)
+                    reply = await self._send_with_retries(_UPDATE_RAW, update, until_ns)
                     if reply.kind == ERROR:
                         # The task would wait for ever for the answers that the server refused.
                         self._give_up(state.task_id)
                         return reply
                     answered.update(asked)
-            reply = await self._poll(state, deadline_ns)
+            reply = await self._poll(state, put_off(listener, deadline_ns))
             if reply.kind == ERROR:
                 return reply
             state = self._read(reply.result_buffer)

@@ -109,7 +109,11 @@ class TracedDispatcher(Dispatcher):
         """Make a call as :meth:`Dispatcher.make`, and trace it if that is its turn."""
         return await self._perhaps_traced(call, super().make)
 
-    async def exchange(self, call: Call) -> Message:
+    def begin(self, call: Call) -> DirectCall | None:
+        """Leave the call to :meth:`exchange`, which decides about a span."""
+        return None
+
+    async def exchange(self, call: Call, direct: DirectCall | None = None) -> Message:
         """Make a call as :meth:`Dispatcher.exchange`, and trace it if that is its turn."""
         return await self.make(call)
 

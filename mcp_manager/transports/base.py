@@ -27,6 +27,7 @@ __all__ = [
     "StreamListener",
     "Transport",
     "permit_all",
+    "put_off",
     "sole_listener",
     "takes_every_result",
 ]
@@ -68,15 +69,21 @@ class CallListener:
         Whether it takes a result that does not complete the call: one that asks for input, or announces a task.
     has_answered
         Whether it was asked something, so that the result may depend on its answer.
+    stands_still
+        Whether the deadline of the call stands still while it answers; see :meth:`put_off`.
     context
         The context in which it answers requests; ``None`` for that of handlers.
+    party
+        Whom the call is made for, if that matters: see :func:`sole_listener`.
     """
 
     token: str | None = None
+    party: str | None = None
     context: Context | None = None
     takes_messages: bool = False
     takes_every_result: bool = False
     has_answered: bool = False
+    stands_still: bool = False
 
     __slots__ = ()
 
@@ -86,18 +93,30 @@ class CallListener:
     def take_notification(self, method: str, params: bytes | None) -> None:
         """Take another notification; must not raise or block."""
 
-    def answer(self, method: str, params: dict[str, Any]) -> Any:
+    def answer(self, method: str, params: dict[str, Any], key: str = "") -> Any:
         """Return the answer to a request of the server, or an awaitable of it, which :meth:`aclose` ends.
 
-        It may raise anything.
+        ``key`` is the name that the server gave the request, "" without one. It may raise anything.
         """
         raise NotImplementedError
+
+    def put_off(self, deadline_ns: int) -> int:
+        """Return a deadline of the call, put off by the time that its answers to the server have taken.
+
+        ``deadline_ns`` is a time of :func:`time.monotonic_ns`; 0, for no deadline, stays 0. Must not raise.
+        """
+        return deadline_ns
 
     async def finish(self, deadline_ns: int) -> None:
         """Wait until all that was taken is handed over, or until the deadline, a time of :func:`time.monotonic_ns`."""
 
     async def aclose(self) -> None:
         """Take note that the call has ended: nothing more is handed over."""
+
+
+def put_off(listener: CallListener | None, deadline_ns: int) -> int:
+    """Return a deadline of a call, put off by the time that does not count; see :meth:`CallListener.put_off`."""
+    return deadline_ns if listener is None else listener.put_off(deadline_ns)
 
 
 def takes_every_result(listener: CallListener | None) -> bool:
@@ -108,21 +127,28 @@ def takes_every_result(listener: CallListener | None) -> bool:
 def sole_listener(message: Message, exchanges: Iterable[Exchange]) -> CallListener | None:
     """Return the listener of the only request under way that can make a server ask or log something.
 
-    On a channel that all messages share, nothing says which request a message belongs to. ``None`` if there are several
-    such requests, or none: then it belongs to nobody in particular. A message of a task of 2025-11-25 belongs to the
-    request for the result of that task.
+    On a channel that all messages share, nothing says which request a message belongs to. If there are several such
+    requests, it goes to the latest of them if all are made for the same party: whichever it belongs to, it reaches
+    nobody else. Otherwise, and if there is none, it belongs to nobody in particular: ``None``. A message of a task of
+    2025-11-25 belongs to the request for the result of that task.
     """
     found: Exchange | None = None
     for exchange in exchanges:
         if never_asks(exchange.frame):
             continue
-        if found is not None:
+        if found is not None and not _is_of_one_party(found, exchange):
             return None
         found = exchange
     if found is None or found.listener is None:
         return None
     task_id = related_task(message.params)
     return found.listener if task_id is None or asks_for_result(found.frame, task_id) else None
+
+
+def _is_of_one_party(one: Exchange, other: Exchange) -> bool:
+    """Return whether two requests are surely made for the same party."""
+    first, second = one.listener, other.listener
+    return first is not None and second is not None and first.party is not None and first.party == second.party
 
 
 class MessageTaker(Protocol):

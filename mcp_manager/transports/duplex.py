@@ -16,7 +16,7 @@ from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
-from mcp_manager.transports.base import CallListener, Exchange, FrameCheck, MessageSink, sole_listener
+from mcp_manager.transports.base import CallListener, Exchange, FrameCheck, MessageSink, put_off, sole_listener
 from mcp_manager.transports.containment import Containment
 
 __all__ = ["DuplexTransport", "Waiting"]
@@ -40,8 +40,8 @@ class Waiting(Deadline):
         self._transport = transport
 
     def expired(self) -> None:
-        """Fail the request: its deadline has passed."""
-        if not self.reply.done():
+        """Fail the request: its deadline has passed, unless its listener puts that off."""
+        if not self.reply.done() and not self._transport.wait_on(self):
             self.reply.set_exception(self._transport.expired(self.exchange, self.bad_lines))
 
 
@@ -85,8 +85,9 @@ class DuplexTransport(ABC):
         self._pending: dict[int, Waiting] = {}
         # The deadlines of given-up requests.
         self._forgotten: dict[int, int] = {}
-        # As long as one of them may still be worked on.
+        # As long as one of them may still be worked on, and the party of all of them, if they have the same.
         self._doubtful_until_ns = 0
+        self._doubtful_party: str | None = None
         self._opened = False
         self._closing = False
         self._failure: CallError | None = None
@@ -115,9 +116,19 @@ class DuplexTransport(ABC):
         self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
         return error
 
+    def wait_on(self, waiting: Waiting) -> bool:
+        """Wait on for the reply to a request whose deadline its listener puts off; return whether it does."""
+        exchange = waiting.exchange
+        due_ns = put_off(exchange.listener, exchange.deadline_ns)
+        if due_ns <= time.monotonic_ns():
+            return False
+        self._wheel.add(waiting, due_ns)
+        return True
+
     def called_until_ns(self) -> int:
         """Return the latest deadline of its unanswered requests; see :class:`LifeSigns`."""
-        waiting = (each.exchange.deadline_ns for each in self._pending.values())
+        exchanges = (each.exchange for each in self._pending.values())
+        waiting = (put_off(each.listener, each.deadline_ns) for each in exchanges)
         return max([0, *waiting, *self._forgotten.values()])
 
     @property
@@ -173,7 +184,7 @@ class DuplexTransport(ABC):
         finally:
             self._wheel.remove(waiting)
             if self._pending.pop(request_id, None) is not None and exchange.sent:
-                self._forget(request_id, exchange.deadline_ns)
+                self._forget(request_id, exchange)
             if reply.done() and not reply.cancelled():
                 reply.exception()
             # They have the exception, whose traceback holds this frame.
@@ -202,13 +213,20 @@ class DuplexTransport(ABC):
         if not self._opened:
             raise ConnectError("the server was not started", server_id=self._server_id)
 
-    def _forget(self, request_id: int, deadline_ns: int) -> None:
+    def _forget(self, request_id: int, exchange: Exchange) -> None:
         """Remember a given-up request, so that its late reply is dropped silently."""
+        party = None if exchange.listener is None else exchange.listener.party
+        self._doubtful_party = party if not self._is_doubtful or party == self._doubtful_party else None
         if len(self._forgotten) >= _MAX_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
         # A given-up request explains a busy program for request_timeout_s at the most, not for its own longer deadline.
         self._doubtful_until_ns = time.monotonic_ns() + self._request_timeout_ns
-        self._forgotten[request_id] = min(deadline_ns, self._doubtful_until_ns)
+        self._forgotten[request_id] = min(exchange.deadline_ns, self._doubtful_until_ns)
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether the server may still work on a request that was given up."""
+        return bool(self._forgotten) and time.monotonic_ns() < self._doubtful_until_ns
 
     def _take_reply(self, message: Message) -> bool:
         request_id = message.id
@@ -229,10 +247,11 @@ class DuplexTransport(ABC):
 
     def _sole_listener(self, message: Message) -> CallListener | None:
         """Return the listener of the only call that a message can belong to; see :func:`sole_listener`."""
-        if self._forgotten and time.monotonic_ns() < self._doubtful_until_ns:
-            # The server may still work on a request that was given up.
-            return None
-        return sole_listener(message, (each.exchange for each in self._pending.values()))
+        listener = sole_listener(message, (each.exchange for each in self._pending.values()))
+        if listener is None or not self._is_doubtful:
+            return listener
+        # It may belong to a request that was given up, perhaps by another party.
+        return listener if listener.party is not None and listener.party == self._doubtful_party else None
 
     def _faulty(self, kind: str, detail: str) -> None:
         self._tell(self._sink.on_fault, kind, detail)

@@ -4,6 +4,7 @@ from abc import ABCMeta
 from collections.abc import Collection
 
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth.caller import Caller
 from mcp_manager.bindings.mirrors.tasks import TaskVerbsMirror
 from mcp_manager.session import ProgressCallback
 from mcp_manager.types import Selector
@@ -11,6 +12,28 @@ from mcp_manager.verbs.tool_catalog import ToolCatalog
 
 class CallsForCallersMirror(TaskVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`CallsForCallers`, for callers on any thread and loop."""
+
+    def end_caller(self, caller: Caller, server_ids: Collection[str]) -> None:
+        """End the sessions that servers keep for a caller, each with the last of its calls under way.
+
+        Nothing happens to servers without one, or to those that are no longer deployed. A later call for the caller
+        begins a new session.
+
+        Parameters
+        ----------
+        caller
+            Whom the sessions were made for: the principal, the kind of credentials and the capabilities must be equal.
+        server_ids
+            The servers that it called.
+
+        Raises
+        ------
+        InvalidRequestError
+            It is no :class:`Caller`.
+        """
+
+    async def end_caller_async(self, caller: Caller, server_ids: Collection[str]) -> None:
+        """End the sessions that servers keep for a caller, each with the last of its calls under way; see :meth:`end_caller`."""
 
 class ForCallerMirror(TaskVerbsMirror, metaclass=ABCMeta):
     """The public methods of :class:`ForCaller`, for callers on any thread and loop."""

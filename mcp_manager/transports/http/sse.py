@@ -21,9 +21,9 @@ from mcp_manager.errors import (
 )
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.runtime.background import background_task, bare_context
-from mcp_manager.runtime.deadline_timer import remaining_s
 from mcp_manager.transports.base import CallListener, MessageSink, sole_listener
 from mcp_manager.transports.containment import Containment
+from mcp_manager.transports.exchange_timeout import exchange_timeout
 from mcp_manager.transports.http import status as http_status
 from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.transport import HttpTransport
@@ -136,11 +136,11 @@ class HttpSseTransport:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[exchange.request_id] = _Waiting(exchange, reply)
         exchange.began_ns = time.monotonic_ns()
-        waiting = asyncio.timeout(remaining_s(exchange.deadline_ns))
         try:
-            async with waiting:
-                await self._post(exchange, reply)
-                return await reply
+            with exchange_timeout(exchange) as waiting:
+                async with waiting:
+                    await self._post(exchange, reply)
+                    return await reply
         except TimeoutError as error:
             if isinstance(error, CallError):
                 self._give_up(exchange, error.delivery != "not_sent", "deadline exceeded")
@@ -258,7 +258,10 @@ class HttpSseTransport:
             async with sending:
                 reply.add_done_callback(overtaken)
                 try:
-                    await self.notify(exchange.frame, exchange.deadline_ns)
+                    # Some servers accept a request only with its reply; the caller bounds both, because the deadline
+                    # may stand still meanwhile.
+                    stands_still = exchange.listener is not None and exchange.listener.stands_still
+                    await self.notify(exchange.frame, 0 if stands_still else exchange.deadline_ns)
                 finally:
                     reply.remove_done_callback(overtaken)
         except TimeoutError:

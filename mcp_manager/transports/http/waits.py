@@ -12,7 +12,7 @@ from yarl import URL
 from mcp_manager._core.http_message import EXPIRED, STOPPED, Exchange, WireError
 from mcp_manager.errors import DeadlineExceededError
 from mcp_manager.protocol.methods import CONTROL
-from mcp_manager.runtime.deadline_timer import remaining_s
+from mcp_manager.transports.exchange_timeout import exchange_timeout
 from mcp_manager.transports.http.connections.permits import ConnectionWait
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.resending import method_of
@@ -57,21 +57,21 @@ class Waits:
     @contextlib.asynccontextmanager
     async def bounded(self, exchange: Exchange) -> AsyncIterator[None]:
         """Bound the block by the exchange's deadline and by :meth:`stop`; either raises :class:`WireError`."""
-        wait = asyncio.timeout(remaining_s(exchange.deadline_ns))
-        if self._waits is None:
-            self._waits = set()
-        self._waits.add(wait)
-        try:
-            async with wait:
-                yield
-        except TimeoutError:
-            if not wait.expired():
-                raise
-            raise WireError(STOPPED if self.is_stopped else EXPIRED) from None
-        finally:
-            self._waits.discard(wait)
-            if not self._waits:
-                self._waits = None
+        with exchange_timeout(exchange) as wait:
+            if self._waits is None:
+                self._waits = set()
+            self._waits.add(wait)
+            try:
+                async with wait:
+                    yield
+            except TimeoutError:
+                if not wait.expired():
+                    raise
+                raise WireError(STOPPED if self.is_stopped else EXPIRED) from None
+            finally:
+                self._waits.discard(wait)
+                if not self._waits:
+                    self._waits = None
 
     @contextlib.asynccontextmanager
     async def connection_wait(self, exchange: Exchange, endpoint: URL) -> AsyncIterator[ConnectionWait]:

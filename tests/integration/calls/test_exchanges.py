@@ -381,3 +381,16 @@ async def test_another_loop_awaits_an_exchange(sdk: HttpServerProcess) -> None:
         caller = Caller("alice", capabilities=ASKED)
         reply = await manager.exchange_async("a", call("elicit"), caller=caller, on_message=listener)
         assert result_of(reply)["structuredContent"] == {"result": "Ada"}
+
+
+@pytest.mark.parametrize("era", ["handshake", "stateless"])
+async def test_the_name_of_a_question_is_the_one_that_the_server_gave_it(era: str) -> None:
+    seen = Listener()
+    capabilities = {"elicitation": {}, "sampling": {}, "roots": {}}
+    with HttpServerProcess("conformance_http.py", "--era", era) as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url})
+            request = call("test_input_required_result_multiple_inputs")
+            caller = Caller("one", capabilities=capabilities)
+            await manager.exchange("a", request, caller=caller, on_message=seen, answers_input=True)
+    assert {each.key for each in seen.messages} == {"user_name", "greeting", "client_roots"}
