@@ -22,7 +22,7 @@ LOGS: Final = ROOT / "build" / "fuzz"
 _CHILD: Final = (
     f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module('tests.fuzz', run_name='__main__')"
 )
-TARGETS: Final = ("api", "messages", "replies", "mending", "stateless_frame", "events", "wires", "loopback")
+TARGETS: Final = ("api", "messages", "replies", "mending", "stateless_frame", "events", "wires", "served", "loopback")
 BATCH: Final = 100
 # Of one sequence; it takes milliseconds, and ten times that under a sanitizer.
 STUCK_AFTER_S: Final = 30
@@ -43,6 +43,7 @@ def target_of(name: str) -> Callable[[random.Random, Callable[[str], None]], Non
         "stateless_frame": parsers.fuzz_stateless_frame,
         "events": parsers.fuzz_events,
         "wires": traffic.fuzz_wires,
+        "served": traffic.fuzz_served,
         "loopback": traffic.fuzz_loopback,
     }[name]
 

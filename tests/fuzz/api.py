@@ -19,9 +19,11 @@ from mcp_manager._core.http_message import Request, WireReply, drop_spare
 from mcp_manager._core.jsonrpc import scan, use_vector_path, vector_paths
 from mcp_manager._core.records import Backend, Balancing, Limits, Server
 from mcp_manager._core.router import Router
+from mcp_manager._core.serving import ServingPool
 from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import Wire, WireGroup, WirePool
 
+from ..support.served import ServedTransport, post
 from ..support.wires import HEAD, Transport
 from .surface import CLASSES, FUNCTIONS, Parameters, parameters_of
 from .values import Values
@@ -83,6 +85,19 @@ class Session:
         instances[0].channel = channel
         path = CallPath(router, self.values.number_of_a_clock, 1, recorder)
         self.live += [router, recorder, *instances, wheel, pool, wire, channel, path, router.server("s")]
+        serving = ServingPool(
+            DeadlineWheel(lambda: 0, lambda at_ns: None),
+            lambda: 0,
+            on_request=self.live.append,
+            is_endpoint=lambda path: path == b"/mcp",
+            make_web_protocol=self.values.anything,
+        )
+        connection = serving()
+        connection.connection_made(ServedTransport())  # type: ignore[arg-type]
+        data = post() + post(b"x" * 20, pieces=3)
+        connection.get_buffer(-1)[: len(data)] = data
+        connection.buffer_updated(len(data))
+        self.live += [serving, connection]
         request = Request(b'"tools/call"', b'{"name":"t"}')
         frame = StatelessFrame(b'{"_meta":{}', {b'"tools/call"': (b"Mcp-Method: tools/call\r\n", b"name")}, {})
         self.live += [request, request.exchange(1, 5), frame, scan(b'{"id":1,"method":"m","params":{"name":"t"}}')]

@@ -10,10 +10,13 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from mcp_manager._core.serving_limits import ServingLimits
+
+from ..support.served import Site, post
 from ..support.wires import Network, chunked, response
 from .texts import mutated, pieces, some_message
 
-__all__ = ["fuzz_loopback", "fuzz_wires"]
+__all__ = ["fuzz_loopback", "fuzz_served", "fuzz_wires"]
 
 Log = Callable[[str], None]
 
@@ -73,6 +76,73 @@ def fuzz_wires(dice: Random, log: Log) -> None:
         assert promise.done()
     assert len(network.wheel) == 0 and network.pool.idle == [] and network.pool.wires == set()
     assert network.pool.group.idle == 0
+
+
+def _some_requests(dice: Random) -> bytes:
+    requests = []
+    for _ in range(dice.randrange(1, 5)):
+        body = dice.choice([some_message(dice), b"", b"\r\n\r\n" * 9, b"x" * dice.choice([100, 40_000, 300_000])])
+        fields = [dice.choice([b"Accept: a", b"MCP-Session-Id: s", b"Connection: close", b"Expect: 100-continue"])]
+        target = dice.choice([b"/mcp", b"/mcp", b"/mcp", b"/mcp?a", b"/other"])
+        version = dice.choice([b"1.1", b"1.1", b"1.1", b"1.0"])
+        requests.append(post(body, *fields, target=target, version=version, pieces=dice.choice([0, 0, 1, 9])))
+    return b"".join(requests)
+
+
+def fuzz_served(dice: Random, log: Log) -> None:
+    """Requests in any pieces, broken or not, answered anyhow: each answer goes out, and nothing is left."""
+    site = Site(
+        iterations=dice.choice([1, 5, 1_000]), limits=ServingLimits(max_body=200_000, max_queued=500, max_connections=4)
+    )
+    for _ in range(6):
+        client = site.connect()
+        gone: list[int] = []
+        before = len(site.requests)
+
+        def take(request: Any, gone: list[int] = gone) -> None:
+            for name in (b"host", b"accept", b"other", b"connection", b""):
+                request.header(name)
+            request.on_gone = lambda: gone.append(1)
+            way = dice.randrange(5)
+            if way == 0:
+                request.reply(dice.choice([200, 202, 404]), dice.choice([b"", b"{}", b"x" * 50_000]))
+            elif way == 1:
+                events = request.open_events(b"X: y\r\n")
+                events.send(b"data: 1\n\n")
+                if dice.random() < 0.5:
+                    events.end()
+            elif way == 2:
+                raise LookupError
+
+        site.answer = take
+        data = _some_requests(dice)
+        cut = pieces(dice, mutated(dice, data) if dice.random() < 0.7 else data)
+        log(f"send {cut!r:.3000}")
+        for piece in cut:
+            client.send(piece)
+            if dice.random() < 0.3:
+                client.turn()
+            if dice.random() < 0.1 and not client.transport.closing:
+                client.transport.unsent = dice.choice([0, 400, 600])
+                dice.choice([client.connection.pause_writing, client.connection.resume_writing])()
+            for request in site.requests[before:]:
+                if request.is_open and dice.random() < 0.5:
+                    with contextlib.suppress(RuntimeError):
+                        request.reply(200, b"{}")
+        ending = dice.randrange(4)
+        log(f"ending {ending}")
+        if ending == 0:
+            site.pass_time(200)
+        elif ending == 1:
+            site.pool.drain()
+        elif ending == 2:
+            site.pool.abort()
+        client.lose(ConnectionResetError() if dice.random() < 0.5 else None)
+        assert len(gone) <= 1
+        assert not any(request.is_open for request in site.requests)
+    assert len(site.wheel) == 0
+    assert site.pool.open == site.pool.busy == 0
+    assert site.turns.waiting == []
 
 
 def fuzz_loopback(dice: Random, log: Log) -> None:

@@ -1,0 +1,3 @@
+"""Writes HTTP responses."""
+
+__pyx_capi__: dict[str, object]
