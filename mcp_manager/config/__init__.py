@@ -18,6 +18,8 @@ from mcp_manager.config.resilience import (
     LimitsConfig,
     RetryConfig,
 )
+from mcp_manager.config.resume import ResumeConfig
+from mcp_manager.config.serve import ServeConfig, ViewConfig
 from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
@@ -35,13 +37,16 @@ __all__ = [
     "ManagerConfig",
     "RateConfig",
     "RestartConfig",
+    "ResumeConfig",
     "RetryBudgetConfig",
     "RetryConfig",
+    "ServeConfig",
     "ServerConfig",
     "TelemetryConfig",
     "TlsConfig",
     "ToolsConfig",
     "TracesConfig",
+    "ViewConfig",
     "check_server_config",
     "load_manager_config",
     "parse_server_config",

@@ -59,6 +59,7 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
             "idp_client_secret",
             "parameters",
             "hidden_texts",
+            "session_keys",
         }
     )
 

@@ -17,6 +17,13 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config.building import build_with_all_problems
+from mcp_manager.config.gateway_tables import (
+    SERVE_INTERPOLATED,
+    serve_of,
+    settings_problems,
+    views_of,
+    warn_of_unknown_servers,
+)
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.mapping import plain_document
 from mcp_manager.config.model import ServerConfig
@@ -35,6 +42,7 @@ from mcp_manager.config.own_file import (
 from mcp_manager.config.parse import check_server_config, check_server_id, decode_json, warn_of_near_misses
 from mcp_manager.config.problems import FileProblems
 from mcp_manager.config.reading import Document, read_document
+from mcp_manager.config.serve import ServeConfig, ViewConfig
 from mcp_manager.errors import ConfigError, ConfigProblem
 
 __all__ = ["FleetFile", "load_fleet_file", "load_fleet_mapping", "load_manager_config"]
@@ -58,12 +66,16 @@ class FleetFile(NamedTuple):
         What is wrong with the servers that were left out; empty unless loaded with ``lenient``.
     left_out
         The ids of these servers.
+    serve, views
+        The configuration of the gateway, and its views by name; ``None`` if the file says nothing of it.
     """
 
     config: ManagerConfig
     switched_off: tuple[str, ...] = ()
     problems: tuple[ConfigProblem, ...] = ()
     left_out: tuple[str, ...] = ()
+    serve: ServeConfig | None = None
+    views: Mapping[str, ViewConfig] = {}
 
 
 def load_manager_config(
@@ -80,6 +92,8 @@ def load_manager_config(
       HTTP or only to stdio servers are used for those alone.
     - ``servers``: servers by id. ``disabled = true`` or ``enabled = false`` leaves a server out.
     - ``mcpServers``: servers in the format that most clients share.
+    - ``serve`` and ``views``: fields of :class:`ServeConfig`, and of a :class:`ViewConfig` for each view by its name.
+      Only the gateway uses them; everywhere else they are checked and set aside.
 
     An unknown table or field is an error that names the nearest known one, except in ``mcpServers``.
 
@@ -88,7 +102,8 @@ def load_manager_config(
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
     ``env``, ``url``, ``headers``, ``headers_command``, ``cwd``, ``auth``, ``tls``, ``proxy``, ``unix_socket`` and
-    ``hidden_texts``; ``$${`` stands for ``${`` itself. In files of clients, their own placeholders are read as well.
+    ``hidden_texts``, and in the addresses, files and secrets of ``serve``; ``$${`` stands for ``${`` itself. In files of
+    clients, their own placeholders are read as well.
 
     Parameters
     ----------
@@ -210,6 +225,7 @@ class _Loading:
         self._found.add_all(check_tables(data))
         tables = {name: data[name] for name in TABLES if isinstance(data.get(name), dict)}
         self._found.add_all(manager_problems(tables.get("manager", {})))
+        gateway = self._gateway_tables(tables)
         defaults = self._defaults(tables.get("defaults", {}))
         # Without those that are wrong, what is wrong with the servers is told as well.
         manager = {} if self._found else tables.get("manager", {})
@@ -238,7 +254,28 @@ class _Loading:
                 name: each for name, each in tables["mcpServers"].items() if name not in tables.get("servers", {})
             }
             self._take_client_servers(plain_servers(others, document.path, self._home()), defaults)
-        return self._result(manager_of(manager, self._servers))
+        file = self._result(manager_of(manager, self._servers))._replace(**gateway)
+        warn_of_unknown_servers(file.serve, file.views, {*self._servers, *self._off, *self._left_out})
+        return file
+
+    def _gateway_tables(self, tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the gateway and its views, nothing if something is wrong with them."""
+        problems: list[FieldProblem] = []
+        serve = {
+            name: interpolate(value, join("serve", name), self._environment, problems)
+            if name in SERVE_INTERPOLATED
+            else value
+            for name, value in tables.get("serve", {}).items()
+        }
+        # Values of this table are no secrets of servers.
+        self._environment.take()
+        known = {each.path for each in problems}
+        views = tables.get("views", {})
+        problems += [each for each in settings_problems({"serve": serve, "views": views}) if each.path not in known]
+        self._found.add_all(problems)
+        if problems:
+            return {}
+        return {"serve": serve_of(serve) if "serve" in tables else None, "views": views_of(views)}
 
     def _of_a_client(self, document: Document) -> FleetFile:
         # For the files of clients only.

@@ -1,4 +1,4 @@
-"""The format of this package's own files: the tables ``manager``, ``defaults`` and ``servers``."""
+"""The format of this package's own files: the tables ``manager``, ``defaults``, ``servers``, ``serve`` and ``views``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config._transport import HTTP_ONLY, STDIO_ONLY
 from mcp_manager.config.building import build_with_all_problems
+from mcp_manager.config.gateway_tables import GATEWAY_TABLES
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import (
@@ -25,6 +26,7 @@ from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
+    "FLEET_TABLES",
     "INTERPOLATED",
     "MANAGER_ALONE",
     "SHARED_FIELDS",
@@ -37,7 +39,8 @@ __all__ = [
     "switched_off",
 ]
 
-TABLES: Final = ("manager", "defaults", "servers", "mcpServers")
+FLEET_TABLES: Final = ("manager", "defaults", "servers", "mcpServers")
+TABLES: Final = (*FLEET_TABLES, *GATEWAY_TABLES)
 MANAGER_ALONE: Final = frozenset(ManagerConfig.__struct_fields__) - {*TABLES, *ServerConfig.__struct_fields__}
 INTERPOLATED: Final = (
     "command", "args", "env", "url", "headers", "headers_command", "cwd", "auth", "tls", "proxy", "unix_socket",

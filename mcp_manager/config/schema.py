@@ -13,6 +13,7 @@ from mcp_manager.config._checks import TRANSPORT_SPELLINGS
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.own_file import SHARED_FIELDS
+from mcp_manager.config.serve import ServeConfig, ViewConfig
 
 __all__ = ["config_schema"]
 
@@ -21,6 +22,7 @@ _FIELD: Final = re.compile(r"^([a-z_][a-z_, ]*)\n((?:    .*\n?|\n)+)", re.MULTIL
 _ROLE: Final = re.compile(r":(?:class|func|data|meth):`~?(?:[\w.]*\.)?(\w+)`")
 _LITERAL: Final = re.compile(r"``([^`]*)``")
 _TRANSPORTS: Final = [name for name, ours in TRANSPORT_SPELLINGS.items() if ours in ("http", "sse", "stdio")]
+_STRUCTS: Final[tuple[type[msgspec.Struct], ...]] = (ManagerConfig, ServerConfig, ServeConfig, ViewConfig)
 _SWITCHES: Final = {
     "disabled": "Leave this server out.",
     "enabled": "Leave this server out if false.",
@@ -34,7 +36,7 @@ def config_schema() -> dict[str, Any]:
     TOML, write ``#:schema fleet.schema.json`` in the first line (Taplo, Even Better TOML); in JSON, give the key
     ``$schema``.
     """
-    _, components = msgspec.json.schema_components([ManagerConfig, ServerConfig], ref_template="#/$defs/{name}")
+    _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/$defs/{name}")
     definitions = {name: _described(name, each) for name, each in components.items()}
     manager, server = definitions["ManagerConfig"], definitions["ServerConfig"]
     del manager["properties"]["servers"]
@@ -71,6 +73,8 @@ def config_schema() -> dict[str, Any]:
             "defaults": {"$ref": "#/$defs/Defaults", "description": definitions["Defaults"]["description"]},
             "servers": _map_of({"$ref": "#/$defs/Server"}, "The servers by id."),
             "mcpServers": _map_of({"type": "object"}, "Servers by id in the format that MCP clients share."),
+            "serve": {"$ref": "#/$defs/ServeConfig", "description": "The settings of the gateway."},
+            "views": _map_of({"$ref": "#/$defs/ViewConfig"}, "The views of the gateway by name."),
         },
         "additionalProperties": False,
         "$defs": dict(sorted(definitions.items())),
@@ -101,7 +105,7 @@ def _described(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _struct_named(name: str) -> type[msgspec.Struct]:
-    pending: list[type[msgspec.Struct]] = [ManagerConfig, ServerConfig]
+    pending = [*_STRUCTS]
     for kind in pending:
         if kind.__name__ == name:
             return kind

@@ -13,7 +13,7 @@ import msgspec
 from mcp_manager.config._problem import FieldProblem
 from mcp_manager.config.arguments import as_path
 from mcp_manager.config.fields.manager import ManagerFields
-from mcp_manager.config.load import load_fleet_mapping, load_manager_config
+from mcp_manager.config.load import FleetFile, load_fleet_file, load_fleet_mapping
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.memory import ServerObject, is_server_object
 from mcp_manager.config.model import ServerConfig
@@ -23,7 +23,7 @@ from mcp_manager.config.reading import KINDS
 from mcp_manager.config.spec import server_config_of, server_id_of
 from mcp_manager.errors import ConfigError
 
-__all__ = ["FleetSource", "ManagerSource", "fleet_config_of", "manager_config_of"]
+__all__ = ["FleetSource", "ManagerSource", "fleet_config_of", "fleet_file_of", "manager_config_of"]
 
 ManagerSource = (
     ManagerConfig
@@ -70,20 +70,25 @@ def manager_config_of(source: ManagerSource | None, *, lenient: bool = False) ->
         It cannot be read, something in it is wrong, or it is of another kind. ``problems`` lists everything that is
         wrong in a file or mapping.
     """
+    return fleet_file_of(source, lenient=lenient).config
+
+
+def fleet_file_of(source: ManagerSource | None, *, lenient: bool = False) -> FleetFile:
+    """Return what a source stands for as :func:`manager_config_of` does, with what it says of the gateway."""
     if source is None:
-        return ManagerConfig()
+        return FleetFile(ManagerConfig())
     if isinstance(source, ManagerConfig):
-        return source
+        return FleetFile(source)
     if isinstance(source, str) and not is_url(source.strip()):
-        return load_manager_config(_path(source), lenient=lenient)
+        return load_fleet_file(_path(source), lenient=lenient)
     if isinstance(source, os.PathLike):
-        return load_manager_config(as_path(source), lenient=lenient)
+        return load_fleet_file(as_path(source), lenient=lenient)
     if isinstance(source, Mapping) and not _is_one_server(source):
-        return load_fleet_mapping(_by_tables(source), lenient=lenient).config
+        return load_fleet_mapping(_by_tables(source), lenient=lenient)
     if isinstance(source, str | ServerConfig | Mapping) or is_server_object(source):
-        return _of_one_server(source)
+        return FleetFile(_of_one_server(source))
     if isinstance(source, Sequence) and not isinstance(source, bytes | bytearray):
-        return _of_many(source, lenient=lenient)
+        return FleetFile(_of_many(source, lenient=lenient))
     raise ConfigError(
         f"{_PREFIX}: a manager cannot be made from a value of type {type(source).__name__}", hint=_ACCEPTED
     )
@@ -162,11 +167,14 @@ def _by_tables(source: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Return a mapping as the tables of a file: servers by id, without any table, are those of ``servers``."""
     # For mappings only.
     from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
-    from mcp_manager.config.own_file import TABLES  # noqa: PLC0415
+    from mcp_manager.config.own_file import FLEET_TABLES  # noqa: PLC0415
 
-    if not source or any(name in TABLES or (isinstance(name, str) and is_table(name)) for name in source):
+    if not source or any(name in FLEET_TABLES or (isinstance(name, str) and is_table(name)) for name in source):
         return source
-    if any(_is_misspelt_table(name, value, TABLES) for name, value in itertools.islice(source.items(), _MOST_COMPARED)):
+    if any(
+        _is_misspelt_table(name, value, FLEET_TABLES)
+        for name, value in itertools.islice(source.items(), _MOST_COMPARED)
+    ):
         return source
     return {"servers": source} if all(itertools.starmap(_is_server, source.items())) else source
 

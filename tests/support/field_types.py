@@ -28,13 +28,16 @@ from mcp_manager.config import (
     ManagerConfig,
     RateConfig,
     RestartConfig,
+    ResumeConfig,
     RetryBudgetConfig,
     RetryConfig,
+    ServeConfig,
     ServerConfig,
     TelemetryConfig,
     TlsConfig,
     ToolsConfig,
     TracesConfig,
+    ViewConfig,
 )
 
 FOLDER: Final = Path(mcp_manager.__file__).parent / "config" / "fields"
@@ -44,6 +47,8 @@ STRUCTS: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
     "manager": (ManagerConfig,),
     "rates": (RateConfig, RetryBudgetConfig),
     "resilience": (BalancingConfig, DiscoveryConfig, FallbackConfig, HedgeConfig, LimitsConfig, RetryConfig),
+    "resume": (ResumeConfig,),
+    "serve": (ServeConfig, ViewConfig),
     "server": (ServerConfig,),
     "telemetry": (TelemetryConfig,),
     "tls": (TlsConfig,),

@@ -234,7 +234,7 @@ def test_bad_server(write: Write, settings: dict[str, Any], field: str, problem:
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
-        ({"zzz": 1}, "has none of the known tables (use manager, defaults, servers, mcpServers)"),
+        ({"zzz": 1}, "has none of the known tables (use manager, defaults, servers, mcpServers, serve, views)"),
         ({"servers": []}, "servers: expected an object, got an array"),
         ({"servers": None}, "servers: expected an object, got null"),
         ({"mcpServers": {"a": 1}}, "mcpServers.a: expected an object, got 1"),
