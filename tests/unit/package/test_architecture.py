@@ -20,6 +20,7 @@ SOURCE = ROOT / "mcp_manager"
 PARTS = (
     "__main__",
     "cli",
+    "gateway",
     "pytest_plugin",
     "adapters",
     "testing",

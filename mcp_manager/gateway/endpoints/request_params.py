@@ -1,0 +1,76 @@
+"""What merged endpoints read in the params of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.splicing import UnclearMemberError, text_param, with_params
+from mcp_manager.errors import RpcError
+from mcp_manager.protocol.error_codes import INVALID_PARAMS
+
+__all__ = ["cursor_in", "plain_text_in", "text_in"]
+
+_OWN: Final = {"source": "gateway"}
+
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _WithCursor(msgspec.Struct):
+    cursor: str | None = None
+
+
+_cursor_decoder = msgspec.json.Decoder(_WithCursor)
+
+
+def cursor_in(message: Message) -> str | None:
+    """Return the cursor of a list, ``None`` for the first page; raises :class:`RpcError` if it is not a string."""
+    params = message.params
+    if params is None or b"cursor" not in params:
+        return None
+    try:
+        return _cursor_decoder.decode(params).cursor
+    except (msgspec.DecodeError, RecursionError):
+        raise RpcError(INVALID_PARAMS, "Invalid params: cursor must be a string", _OWN) from None
+
+
+def plain_text_in(message: Message, name: bytes) -> tuple[str, int, int] | None:
+    """Return a param that is a string, and its range; ``None`` if it takes :func:`text_in` to find it."""
+    try:
+        return text_param(message, name)
+    except UnclearMemberError:
+        return None
+
+
+def text_in(message: Message, name: bytes) -> tuple[Message, str, int, int] | None:
+    """Return a param that is a string, with its range and the message that the range is of; ``None`` if there is none.
+
+    Raises
+    ------
+    RpcError
+        The params cannot be read, or the string has half of a surrogate pair.
+    """
+    try:
+        found = text_param(message, name)
+    except UnclearMemberError:
+        message = _written_again(message)
+        found = text_param(message, name)
+    if found is None:
+        return None
+    try:
+        found[0].encode()
+    except UnicodeEncodeError:
+        raise RpcError(INVALID_PARAMS, f"Invalid params: {name.decode()} has half of a surrogate pair", _OWN) from None
+    return message, *found
+
+
+def _written_again(message: Message) -> Message:
+    """Return a request whose params have every member once, and names without escapes."""
+    try:
+        members: Mapping[str, msgspec.Raw] = _members_decoder.decode(message.params or b"{}")
+        return with_params(message, msgspec.json.encode(members))
+    except (ValueError, RecursionError):
+        raise RpcError(INVALID_PARAMS, "Invalid params", _OWN) from None

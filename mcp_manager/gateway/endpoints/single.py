@@ -1,0 +1,112 @@
+"""The endpoint of one server: its names, lists and results are passed on as they are."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.base import Description, Route
+from mcp_manager.gateway.endpoints.introductions import Introductions
+from mcp_manager.gateway.endpoints.kinds import TOOLS
+from mcp_manager.gateway.endpoints.listings import Listing, Listings, input_schema_of
+from mcp_manager.manager import McpManager
+
+__all__ = ["ASSUMED_CAPABILITIES", "SingleServer"]
+
+_WAIT_S: Final = 5.0
+
+ASSUMED_CAPABILITIES: Final[dict[str, Any]] = {
+    "tools": {"listChanged": True},
+    "prompts": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
+    "completions": {},
+    "logging": {},
+}
+"""What is declared for a server that could not be asked: a client that finds less here never asks for it again."""
+
+
+class SingleServer:
+    """Show one server under ``/servers/{id}/mcp``; see :class:`~mcp_manager.gateway.endpoints.base.Endpoint`.
+
+    Parameters
+    ----------
+    manager
+        The fleet.
+    server_id
+        The server.
+    introductions, listings
+        What servers have said about themselves, and their lists; ``None`` makes them.
+    wait_s
+        Seconds that :meth:`describe` waits for a server that is not connected yet.
+    """
+
+    def __init__(
+        self,
+        manager: McpManager,
+        server_id: str,
+        introductions: Introductions | None = None,
+        listings: Listings | None = None,
+        wait_s: float = _WAIT_S,
+    ) -> None:
+        self._manager = manager
+        self._introductions = Introductions(manager) if introductions is None else introductions
+        self._listings = Listings(manager) if listings is None else listings
+        self._schemas: tuple[Listing, dict[str, bytes]] = ((), {})
+        self._server_id = server_id
+        self._wait_s = wait_s
+        self.name: str = f"server/{server_id}"
+        self.is_merged: bool = False
+
+    def servers(self) -> list[str]:
+        """Return the id of the server."""
+        return [self._server_id]
+
+    def shows(self, server_id: str) -> bool:
+        """Return whether it is this server."""
+        return server_id == self._server_id
+
+    @property
+    def may_lead_back(self) -> bool:
+        """Whether the server has a URL: a program or a server in memory is never this gateway."""
+        return self._manager.server(self._server_id).transport in ("http", "sse")
+
+    async def describe(self, client: Client) -> Description:
+        """Return how the server introduces itself.
+
+        If it is not connected within a few seconds, all capabilities are assumed, and the instructions say so.
+        """
+        server_id = self._server_id
+        identity = (await self._introductions.of([server_id], self._wait_s))[server_id]
+        if identity is None:
+            text = f"The server {server_id!r} cannot be reached at present, so what it offers is not known yet."
+            return Description(ASSUMED_CAPABILITIES, {"name": server_id, "version": "unknown"}, text)
+        info = identity.info or {"name": identity.name or server_id, "version": identity.version}
+        return Description(identity.capabilities, info, identity.instructions)
+
+    async def tool_schema(self, name: str, client: Client) -> bytes | None:
+        """Return the input schema of a tool; ``None`` if it is not known."""
+        lists = await self._listings.of([self._server_id], TOOLS)
+        listing = lists.found.get(self._server_id, ())
+        if self._schemas[0] is not listing:
+            self._schemas = listing, {entry.key: schema for entry in listing if (schema := input_schema_of(entry))}
+        return self._schemas[1].get(name)
+
+    async def own_result(self, message: Message, client: Client) -> bytes | None:
+        """Answer nothing: the server does."""
+        return None
+
+    async def route(self, message: Message, client: Client) -> Route:
+        """Return the server, and the request as it is."""
+        return Route(self._server_id, message)
+
+    def known_route(self, message: Message, client: Client) -> Route | None:
+        """Return the server, and the request as it is."""
+        return Route(self._server_id, message)
+
+    async def route_uri(self, uri: str, client: Client) -> tuple[str, str]:
+        """Return the server, and the URI as it is."""
+        return self._server_id, uri
+
+    def adapter(self, server_id: str) -> None:
+        """Return nothing: responses are passed on as they are."""

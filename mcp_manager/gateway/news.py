@@ -1,0 +1,384 @@
+"""What servers say without being asked: lists that have changed and resources that were updated, for who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.auth.caller import Caller, current_caller
+from mcp_manager.errors import RpcError
+from mcp_manager.events.records import (
+    EventsMissed,
+    ServerDeployed,
+    ServerEvent,
+    ServerRedeployed,
+    ServerStateChanged,
+    ServerUndeployed,
+)
+from mcp_manager.events.stream import EventStream
+from mcp_manager.gateway.callers import principal_of
+from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.upstream_subscriptions import UpstreamSubscriptions
+from mcp_manager.manager import McpManager
+from mcp_manager.protocol.error_codes import INVALID_PARAMS
+from mcp_manager.protocol.methods import PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, TOOLS_CHANGED
+from mcp_manager.runtime.background import background_task, bare_context
+from mcp_manager.session.handlers import Handler
+from mcp_manager.types import ServerState
+
+__all__ = ["LIST_CHANGES", "Deliver", "Listening", "News"]
+
+_log = logging.getLogger(__name__)
+
+LIST_CHANGES: Final = (TOOLS_CHANGED, PROMPTS_CHANGED, RESOURCES_CHANGED)
+"""The notifications about whole lists."""
+
+_MOST_URIS: Final = 1_000
+# Listeners that are told of a changed list in one iteration of the event loop; calls do not wait for ten thousand.
+_MOST_IN_TURN: Final = 32
+_BUFFER: Final = 10_000
+_SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
+
+Deliver = Callable[[str, bytes], None]
+"""``deliver(method, params)`` takes a notification; ``params`` is JSON."""
+
+
+class Listening:
+    """One listener of an endpoint; made by :meth:`News.listen`.
+
+    Parameters
+    ----------
+    news
+        Where the notifications come from.
+    endpoint
+        What the listener sees.
+    deliver
+        Takes the notifications.
+    methods
+        The list changes that it wants.
+    client
+        The client, if notifications of its own sessions are to reach it alone.
+    """
+
+    __slots__ = ("_news", "_subscribed", "deliver", "endpoint", "is_closed", "methods", "party")
+
+    def __init__(
+        self, news: News, endpoint: Endpoint, deliver: Deliver, methods: frozenset[str], client: Client | None
+    ) -> None:
+        self._news = news
+        self.endpoint: Endpoint = endpoint
+        self.deliver: Deliver = deliver
+        self.methods: frozenset[str] = methods
+        self.party: str | None = None if client is None else principal_of(client)
+        self._subscribed: dict[str, tuple[str, str]] = {}
+        self.is_closed: bool = False
+
+    @property
+    def uris(self) -> list[str]:
+        """The resources that it is subscribed to, as the client names them."""
+        return list(self._subscribed)
+
+    async def subscribe(self, uri: str, client: Client) -> None:
+        """Deliver ``notifications/resources/updated`` for a resource, until :meth:`unsubscribe` or :meth:`close`.
+
+        Parameters
+        ----------
+        uri
+            The resource, as the client names it.
+        client
+            Who asks.
+
+        Raises
+        ------
+        RpcError
+            No server of the endpoint has it, its server refuses, or the listener has too many subscriptions.
+        CallError
+            Its server did not answer.
+        """
+        if uri in self._subscribed:
+            return
+        if len(self._subscribed) >= _MOST_URIS:
+            raise RpcError(
+                INVALID_PARAMS,
+                f"More than {_MOST_URIS:,} resources are subscribed to; unsubscribe from others first",
+                {"source": "gateway"},
+            )
+        server_id, own_uri = await self.endpoint.route_uri(uri, client)
+        if self.is_closed or uri in self._subscribed:
+            return
+        self._subscribed[uri] = server_id, own_uri
+        try:
+            await self._news.subscriptions.add(self, uri, server_id, own_uri)
+        except BaseException:
+            self._subscribed.pop(uri, None)
+            raise
+
+    async def unsubscribe(self, uri: str) -> None:
+        """End a subscription; nothing happens without one."""
+        place = self._subscribed.pop(uri, None)
+        if place is not None:
+            await self._news.subscriptions.discard(self, uri, *place)
+
+    def close(self) -> None:
+        """Deliver nothing more, and end the subscriptions. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._news.forget(self)
+        for uri, place in self._subscribed.items():
+            self._news.subscriptions.drop(self, uri, *place)
+        self._subscribed.clear()
+
+
+class _Due:
+    """The list changes that the listeners of an endpoint will be told of."""
+
+    __slots__ = ("methods", "timer")
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
+        self.methods: set[str] = set()
+        self.timer = timer
+
+
+class News:
+    """Tell listeners what changes at the endpoints that they see.
+
+    Make it first, give :meth:`handlers` to the manager, and then :meth:`start` it with that manager. Changes of merged
+    lists are told together, ``delay_s`` after the first one. An endpoint of one server passes a change on at once, and
+    those that follow within ``delay_s`` together.
+
+    Parameters
+    ----------
+    delay_s
+        Seconds between notifications about the same list.
+    """
+
+    def __init__(self, delay_s: float = 0.1) -> None:
+        self._delay_s = delay_s
+        self._listenings: dict[str, dict[Listening, None]] = {}
+        self._due: dict[tuple[str, str | None], _Due] = {}
+        self._watchers: list[Callable[[str, str], None]] = []
+        self._recovery_watchers: list[Callable[[str], None]] = []
+        self._manager: McpManager | None = None
+        self._events: EventStream | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.subscriptions: UpstreamSubscriptions[Listening] = UpstreamSubscriptions(self)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers that the manager needs, by method."""
+        changed: dict[str, Handler] = {method: self._list_handler(method) for method in LIST_CHANGES}
+        return {**changed, RESOURCE_UPDATED: self._resource_updated}
+
+    def start(self, manager: McpManager) -> None:
+        """Follow the servers of a manager that runs."""
+        self._manager = manager
+        kinds = (ServerDeployed, ServerRedeployed, ServerUndeployed, ServerStateChanged, EventsMissed)
+        self._events = manager.events(kinds=kinds, buffer=_BUFFER)
+        background_task(
+            self._follow(self._events), "follow the fleet for the gateway", among=self._tasks, context=bare_context()
+        )
+
+    async def aclose(self) -> None:
+        """End all listeners. Idempotent."""
+        if self._events is not None:
+            self._events.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for due in self._due.values():
+            due.timer.cancel()
+        self._due.clear()
+        self._listenings.clear()
+        await self.subscriptions.aclose()
+
+    def watch(self, watcher: Callable[[str, str], None]) -> None:
+        """Call ``watcher(server_id, method)`` at once for every list that may have changed; it must not raise."""
+        self._watchers.append(watcher)
+
+    def watch_recovery(self, watcher: Callable[[str], None]) -> None:
+        """Call ``watcher(server_id)`` whenever a server becomes healthy; it must not raise."""
+        self._recovery_watchers.append(watcher)
+
+    def listen(
+        self, endpoint: Endpoint, deliver: Deliver, methods: frozenset[str], client: Client | None = None
+    ) -> Listening:
+        """Tell a listener of an endpoint from now on.
+
+        Parameters
+        ----------
+        endpoint
+            What the listener sees.
+        deliver
+            Called as ``deliver(method, params)`` on the loop; it must not block.
+        methods
+            The list changes that it wants, such as ``notifications/tools/list_changed``.
+        client
+            Who listens. What a server says on sessions of one client alone is told to that client only, and to nobody
+            if it is not given.
+        """
+        listening = Listening(self, endpoint, deliver, methods, client)
+        self._listenings.setdefault(endpoint.name, {})[listening] = None
+        return listening
+
+    def forget(self, listening: Listening) -> None:
+        """Tell a listener nothing more; called by :meth:`Listening.close`."""
+        name = listening.endpoint.name
+        of_endpoint = self._listenings.get(name, {})
+        of_endpoint.pop(listening, None)
+        if not of_endpoint:
+            self._listenings.pop(name, None)
+
+    def changed(self, server_id: str, method: str, caller: Caller | None = None) -> None:
+        """Take the news that a list of a server may have changed.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        method
+            The notification.
+        caller
+            The caller whose session the server said it on; ``None``: the sessions that all clients share.
+        """
+        for watcher in self._watchers:
+            watcher(server_id, method)
+        self._spread(server_id, method, caller)
+
+    def found_different(self, server_id: str, method: str) -> None:
+        """Tell who sees merged lists that one of them has changed, although its server has not said so."""
+        self._spread(server_id, method, None, only_merged=True)
+
+    def endpoint_changed(self, endpoint: Endpoint, method: str) -> None:
+        """Tell who listens to an endpoint that it shows something else from now on."""
+        self._plan(endpoint.name, None, method, is_merged=endpoint.is_merged)
+
+    def _spread(self, server_id: str, method: str, caller: Caller | None, *, only_merged: bool = False) -> None:
+        for name, listenings in list(self._listenings.items()):
+            endpoint = next(iter(listenings)).endpoint
+            if not endpoint.shows(server_id) or (only_merged and not endpoint.is_merged):
+                continue
+            # Merged lists are the same for all clients, whoever made the server change them.
+            party = None if caller is None or endpoint.is_merged else caller.principal
+            self._plan(name, party, method, is_merged=endpoint.is_merged)
+
+    async def subscribe(self, server_id: str, uri: str) -> None:
+        """Subscribe to a resource at its server."""
+        assert self._manager is not None
+        await self._manager.subscribe(server_id, uri)
+
+    async def unsubscribe(self, server_id: str, uri: str) -> None:
+        """End a subscription at its server."""
+        assert self._manager is not None
+        await self._manager.unsubscribe(server_id, uri)
+
+    def _list_handler(self, method: str) -> Handler:
+        def handle(server_id: str, params: Any) -> None:
+            self.changed(server_id, method, current_caller())
+
+        return handle
+
+    def _resource_updated(self, server_id: str, params: Any) -> None:
+        uri = params.get("uri") if isinstance(params, dict) else None
+        if not isinstance(uri, str):
+            return
+        caller = current_caller()
+        for listening, client_uri, subscribed in self.subscriptions.listeners(server_id, uri):
+            if caller is not None and caller.principal != listening.party:
+                continue
+            # A part of what was subscribed to has a URI that begins with that one.
+            told = client_uri + uri[len(subscribed) :]
+            _deliver(listening, RESOURCE_UPDATED, msgspec.json.encode({**_without_subscription(params), "uri": told}))
+
+    def _plan(self, name: str, party: str | None, method: str, *, is_merged: bool) -> None:
+        """Tell the listeners of an endpoint of a change, now or later."""
+        due = self._due.get((name, party))
+        if due is None:
+            due = self._due[name, party] = _Due(self._later(name, party))
+            if not is_merged:
+                self._tell(name, party, method)
+                return
+        due.methods.add(method)
+
+    def _later(self, name: str, party: str | None) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self._delay_s, self._tell_due, name, party, context=bare_context())
+
+    def _tell_due(self, name: str, party: str | None) -> None:
+        due = self._due.pop((name, party))
+        if not due.methods:
+            return
+        # Those that follow have to wait again.
+        self._due[name, party] = _Due(self._later(name, party))
+        for method in LIST_CHANGES:
+            if method in due.methods:
+                self._tell(name, party, method)
+
+    def _tell(self, name: str, party: str | None, method: str) -> None:
+        told = [
+            listening
+            for listening in self._listenings.get(name, ())
+            if method in listening.methods and (party is None or party == listening.party)
+        ]
+        told.reverse()
+        self._take_turn(told, method)
+
+    def _take_turn(self, left: list[Listening], method: str) -> None:
+        """Tell the next listeners of those that are left, from the end."""
+        turn = left[-_MOST_IN_TURN:]
+        del left[-_MOST_IN_TURN:]
+        for listening in reversed(turn):
+            if not listening.is_closed:
+                _deliver(listening, method, b"{}")
+        if left:
+            asyncio.get_running_loop().call_soon(self._take_turn, left, method, context=bare_context())
+
+    async def _follow(self, events: EventStream) -> None:
+        async for event in events:
+            if isinstance(event, EventsMissed):
+                for server_id in self._known_servers():
+                    self._all_changed(server_id)
+            elif isinstance(event, ServerStateChanged):
+                if event.state is ServerState.HEALTHY:
+                    self._recovered(event.server_id)
+            elif isinstance(event, ServerDeployed | ServerRedeployed | ServerUndeployed):
+                self._fleet_changed(event)
+
+    def _known_servers(self) -> list[str]:
+        return [] if self._manager is None else [each.id for each in self._manager.servers()]
+
+    def _recovered(self, server_id: str) -> None:
+        # What its new session may have missed, the manager tells by itself.
+        self.subscriptions.renew(server_id, is_new=False)
+        for watcher in self._recovery_watchers:
+            watcher(server_id)
+
+    def _fleet_changed(self, event: ServerEvent) -> None:
+        if not isinstance(event, ServerUndeployed):
+            self.subscriptions.renew(event.server_id, is_new=True)
+        self._all_changed(event.server_id)
+
+    def _all_changed(self, server_id: str) -> None:
+        for method in LIST_CHANGES:
+            self.changed(server_id, method)
+
+
+def _deliver(listening: Listening, method: str, params: bytes) -> None:
+    try:
+        listening.deliver(method, params)
+    except Exception:
+        _log.exception("a listener of %s could not be told: %s", listening.endpoint.name, method)
+
+
+def _without_subscription(params: dict[str, Any]) -> dict[str, Any]:
+    """Return params without the subscription of ours that they name."""
+    meta = params.get("_meta")
+    if not isinstance(meta, dict) or _SUBSCRIPTION_KEY not in meta:
+        return params
+    kept = {name: value for name, value in meta.items() if name != _SUBSCRIPTION_KEY}
+    others = {name: value for name, value in params.items() if name != "_meta"}
+    return {**others, "_meta": kept} if kept else others
