@@ -1,0 +1,1 @@
+"""How the gateway speaks with clients of the two eras of the protocol."""

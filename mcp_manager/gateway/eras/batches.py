@@ -1,0 +1,105 @@
+"""Several messages in one array, for the revisions that have them (2025-03-26, basic; JSON-RPC 2.0, section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.gateway import messages
+from mcp_manager.gateway.channels import Channel, EventStream
+from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.eras.session_messages import SessionMessages
+from mcp_manager.protocol.error_codes import INVALID_REQUEST
+from mcp_manager.protocol.methods import INITIALIZE
+from mcp_manager.runtime.background import background_task
+
+__all__ = ["take_batch"]
+
+_MOST: Final = 100
+
+
+class _Member:
+    """The way back for one message of a batch; see :class:`~mcp_manager.gateway.channels.Channel`."""
+
+    __slots__ = ("_batch", "on_gone", "on_quiet")
+
+    def __init__(self, batch: _Batch) -> None:
+        self._batch = batch
+        self.on_gone: Callable[[], None] | None = None
+        self.on_quiet: Callable[[], object] | None = None
+
+    @property
+    def can_send(self) -> bool:
+        return self._batch.channel.can_send
+
+    def send(self, message: bytes) -> None:
+        self._batch.send(message)
+
+    def open_events(self, fields: bytes = b"") -> EventStream | None:
+        return None
+
+    def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
+        self._batch.replies.append(message)
+
+    def accept(self) -> None:
+        """Leave the message without a reply."""
+
+
+class _Batch:
+    """The replies to the messages of one array."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel: Channel = channel
+        self.replies: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.channel.send(message)
+
+    def finish(self) -> None:
+        """Send all replies as one array; 202 if no message was a request."""
+        if self.replies:
+            self.channel.finish(b"[%b]" % b",".join(self.replies))
+        else:
+            self.channel.accept()
+
+
+async def take_batch(
+    taking: SessionMessages, batch: Sequence[Message], channel: Channel, client: Client, endpoint: Endpoint
+) -> None:
+    """Take the messages of one array at the same time, and answer them with one array.
+
+    Parameters
+    ----------
+    taking
+        Takes each of them.
+    batch
+        The messages, of which ``initialize`` is none (2025-03-26, basic/lifecycle).
+    channel
+        The way back.
+    client, endpoint
+        Who sends them, and where.
+    """
+    wrong = None
+    if len(batch) > _MOST:
+        wrong = f"A batch has at most {_MOST} messages"
+    elif any(message.method == INITIALIZE for message in batch):
+        wrong = "initialize cannot be part of a batch"
+    if wrong is not None:
+        channel.finish(messages.error(messages.NO_ID, INVALID_REQUEST, wrong, {"source": "gateway"}), 400)
+        return
+    answers = _Batch(channel)
+    tasks: set[asyncio.Task[Any]] = set()
+    for message in batch:
+        member = _Member(answers)
+        background_task(taking.take(client, endpoint, message, member), "take a message of a batch", among=tasks)
+    try:
+        await asyncio.wait(list(tasks))
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(list(tasks))
+        raise
+    answers.finish()
