@@ -1,0 +1,1 @@
+"""The HTTP side of the gateway: sockets, the compiled data path, aiohttp.web beside it."""

@@ -1,0 +1,240 @@
+"""HTTP+SSE, the transport of 2024-11-05: a stream for all that the gateway sends, and POSTs for what the client sends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from secrets import token_urlsafe
+from typing import Any, Final
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from mcp_manager._core.jsonrpc import FrameError, scan_batch
+from mcp_manager.gateway import messages
+from mcp_manager.gateway.channels import EventStream
+from mcp_manager.gateway.client import ANONYMOUS
+from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.eras.handshake import HandshakeEra
+from mcp_manager.gateway.http import refusals
+from mcp_manager.gateway.http.accepting import is_json
+from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
+from mcp_manager.gateway.http.keep_alives import KeepAlives
+from mcp_manager.gateway.http.reception import cors_fields
+from mcp_manager.gateway.http.web_requests import WebEventStream, parsed
+from mcp_manager.gateway.workers.passing import Passing
+from mcp_manager.protocol.error_codes import INTERNAL_ERROR
+from mcp_manager.runtime.background import background_task, bare_context
+
+__all__ = ["LegacySse"]
+
+_log = logging.getLogger(__name__)
+
+_MESSAGES: Final = "/messages"
+_STREAM: Final = "/sse"
+_ENDPOINT: Final = "/mcp"
+_ENDPOINT_EVENT: Final = b"event: endpoint\ndata: %b\n\n"
+_MOST_SESSIONS: Final = 10_000
+_MOST_RUNNING: Final = 1_024
+# How long cancelled requests may take to end.
+_CANCELLED_S: Final = 2.0
+_OWN: Final = {"source": "gateway"}
+
+
+class _Channel:
+    """The way back for one message, whose reply comes on the stream; see :class:`~mcp_manager.gateway.channels.Channel`."""
+
+    __slots__ = ("_send", "id_raw", "on_gone", "on_quiet")
+
+    can_send = True
+
+    def __init__(self, send: Callable[[bytes], None], id_raw: bytes | None) -> None:
+        self._send = send
+        self.id_raw: bytes | None = id_raw
+        self.on_gone: Callable[[], None] | None = None
+        self.on_quiet: Callable[[], object] | None = None
+
+    def send(self, message: bytes) -> None:
+        """Send a message before the reply."""
+        self._send(message)
+
+    def open_events(self, fields: bytes = b"") -> EventStream | None:
+        """Begin no stream: the session has one for all requests."""
+        return None
+
+    def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
+        """Send the reply."""
+        self._send(message)
+
+    def accept(self) -> None:
+        """End without a reply."""
+
+
+class _Session:
+    """A client: it lives as long as its stream."""
+
+    def __init__(self, handshake: HandshakeEra, endpoint: Endpoint, stream: WebEventStream) -> None:
+        self.stream: WebEventStream = stream
+        self._connection = handshake.connect(endpoint, ANONYMOUS, self._send)
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether too many messages are under way."""
+        return len(self._running) >= _MOST_RUNNING
+
+    def take(self, body: bytes) -> None:
+        """Take a message or a batch; raises :class:`FrameError` if it is neither."""
+        batch = scan_batch(body)
+        is_batch = body.lstrip()[:1] == b"["
+        channel = _Channel(self._send, None if is_batch else batch[0].id_raw)
+        connection = self._connection
+        take = partial(connection.take_batch, batch) if is_batch else partial(connection.take, batch[0])
+        background_task(
+            self._guarded(channel, partial(take, channel)),
+            "take a message of a client",
+            among=self._running,
+            context=bare_context(),
+        )
+
+    async def aclose(self) -> None:
+        """End the session, with the requests that are under way."""
+        await self._connection.aclose()
+        left = set(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_CANCELLED_S)
+
+    def _send(self, message: bytes) -> None:
+        self.stream.send(messages.event(message))
+
+    async def _guarded(self, channel: _Channel, take: Callable[[], Awaitable[None]]) -> None:
+        """Take a message; a fault of the gateway costs one reply."""
+        try:
+            await take()
+        except Exception:
+            _log.exception("a message of a client was not taken", extra={"event": "message_failed"})
+            if channel.id_raw is not None:
+                self._send(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
+
+
+class LegacySse:
+    """Serve HTTP+SSE beside streamable HTTP (2024-11-05, basic/transports).
+
+    ``/sse`` is the stream of the endpoint ``/mcp``, ``/sse/{view}`` that of ``/mcp/{view}``, and ``/servers/{id}/sse``
+    that of ``/servers/{id}/mcp``. Its first event names the URL for POSTs, in which a secret name stands for the stream:
+    whoever knows it can speak for the client. The session ends with its stream.
+
+    Parameters
+    ----------
+    handshake
+        Takes the messages.
+    endpoints
+        The endpoints by path.
+    keep_alives
+        Keeps the streams alive.
+    passing
+        Passes messages to the worker process that has their stream; ``None`` if there are no others.
+    """
+
+    def __init__(
+        self,
+        handshake: HandshakeEra,
+        endpoints: EndpointPaths,
+        keep_alives: KeepAlives,
+        passing: Passing | None = None,
+    ) -> None:
+        self._passing = passing
+        self._worker = 0 if passing is None else passing.number
+        self._handshake = handshake
+        self._endpoints = endpoints
+        self._keep_alives = keep_alives
+        self._sessions: dict[str, _Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse | None:
+        """Answer a request, whose host and origin are accepted; ``None`` if it does not belong to this transport."""
+        path = request.raw_path.partition("?")[0]
+        is_message = path == _MESSAGES
+        endpoint = None if is_message else self._endpoint(path)
+        if endpoint is None and not is_message:
+            return None
+        origin = request.headers.get("Origin")
+        fields = parsed(b"" if origin is None else cors_fields(origin.encode("utf-8", "surrogateescape")))
+        allowed = "POST" if is_message else "GET"
+        if request.method == "OPTIONS":
+            asked = request.headers.get("Access-Control-Request-Headers", "")
+            if asked.isascii() and asked.isprintable():
+                fields["Access-Control-Allow-Headers"] = asked
+            fields["Access-Control-Allow-Methods"] = f"{allowed}, OPTIONS"
+            return web.Response(status=204, headers=fields)
+        if request.method != allowed:
+            return _refused(405, refusals.NO_METHOD, CIMultiDict({**fields, "Allow": f"{allowed}, OPTIONS"}))
+        return await self._post(request, fields) if endpoint is None else await self._stream(request, endpoint, fields)
+
+    def drain(self) -> None:
+        """End the streams, and with them the sessions."""
+        for session in list(self._sessions.values()):
+            session.stream.end()
+
+    def _endpoint(self, path: str) -> Endpoint | None:
+        """Return the endpoint that a stream belongs to."""
+        if path == _STREAM or path.startswith(_STREAM + "/"):
+            return self._endpoints.find(_ENDPOINT + path[len(_STREAM) :])
+        if path.startswith("/servers/") and path.endswith(_STREAM):
+            return self._endpoints.find(path[: -len(_STREAM)] + _ENDPOINT)
+        return None
+
+    async def _stream(self, request: web.Request, endpoint: Endpoint, fields: CIMultiDict[str]) -> web.StreamResponse:
+        if len(self._sessions) >= _MOST_SESSIONS:
+            return _refused(503, _error("Too many sessions"), fields)
+        stream = WebEventStream(fields)
+        name = f"{self._worker}.{token_urlsafe(32)}"
+        session = self._sessions[name] = _Session(self._handshake, endpoint, stream)
+        stream.send(_ENDPOINT_EVENT % f"{_MESSAGES}?session={name}".encode("ascii"))
+        self._keep_alives.add(stream)
+        try:
+            return await stream.serve(request)
+        finally:
+            self._keep_alives.discard(stream)
+            del self._sessions[name]
+            stream.end()
+            await session.aclose()
+
+    async def _post(self, request: web.Request, fields: CIMultiDict[str]) -> web.StreamResponse:
+        name = request.query.get("session", "")
+        session = self._sessions.get(name)
+        if session is None and self._passing is not None:
+            passed = await self._passing.named(request, name, ANONYMOUS)
+            if passed is not None:
+                return passed
+        if session is None:
+            return _refused(404, _error("There is no such session: open the stream again"), fields)
+        if not is_json(request.headers.get("Content-Type", "").encode("utf-8", "surrogateescape") or None):
+            return _refused(415, refusals.UNSUPPORTED_MEDIA, fields)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(413, refusals.TOO_LARGE, fields)
+        if not session.stream.is_open:
+            return _refused(404, _error("There is no such session: open the stream again"), fields)
+        if session.is_full:
+            return _refused(429, _error("Too many requests are under way: wait for replies"), fields)
+        try:
+            session.take(body)
+        except FrameError as error:
+            return _refused(400, refusals.malformed(body, str(error)), fields)
+        return web.Response(status=202, text="Accepted", headers=fields)
+
+
+def _refused(status: int, body: bytes, fields: CIMultiDict[str]) -> web.Response:
+    return web.Response(status=status, body=body, headers=CIMultiDict({**fields, "Content-Type": "application/json"}))
+
+
+def _error(text: str) -> bytes:
+    return messages.error(messages.NO_ID, -32000, text, _OWN)

@@ -1,0 +1,274 @@
+"""``Reception``: what happens to every request of a client, whoever has read it from the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final
+
+from mcp_manager._core.jsonrpc import FrameError, scan, scan_batch
+from mcp_manager.gateway.channels import EventStream, Incoming
+from mcp_manager.gateway.client import ANONYMOUS
+from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.eras.classification import is_stateless
+from mcp_manager.gateway.eras.handshake import HandshakeEra
+from mcp_manager.gateway.eras.stateless import StatelessEra
+from mcp_manager.gateway.http import refusals
+from mcp_manager.gateway.http.accepting import accepted, is_json
+from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
+from mcp_manager.gateway.http.hosts import Hosts
+from mcp_manager.gateway.http.keep_alives import KeepAlives
+from mcp_manager.gateway.http.posts import PostChannel
+from mcp_manager.gateway.http.traffic import Traffic
+from mcp_manager.gateway.sent_requests import SentRequests, failed
+from mcp_manager.gateway.workers.passing import Passing
+from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
+from mcp_manager.runtime.background import background_task, bare_context
+
+__all__ = ["Eras", "Reception", "cors_fields"]
+
+_log = logging.getLogger(__name__)
+
+_REVISIONS: Final = frozenset(revision.encode() for revision in HANDSHAKE_REVISIONS)
+_EXPOSED: Final = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
+"""The header fields that scripts of web pages may read."""
+_CORS: Final = b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\nAccess-Control-Expose-Headers: %b\r\n"
+_POST_ONLY: Final = b"Allow: POST, OPTIONS\r\n"
+_HANDSHAKE: Final = "handshake"
+_STATELESS: Final = "stateless"
+_NONE: Final = ""
+
+
+class Eras:
+    """The two eras of clients."""
+
+    def __init__(self, handshake: HandshakeEra, stateless: StatelessEra) -> None:
+        self.handshake: HandshakeEra = handshake
+        self.stateless: StatelessEra = stateless
+
+
+class Reception:
+    """Check each request, find its endpoint and its era, and let that answer it: a POST at once, or in a task.
+
+    Parameters
+    ----------
+    eras
+        Answer the messages.
+    endpoints
+        The endpoints by path.
+    hosts
+        Which hosts and origins are accepted.
+    keep_alives
+        Keeps connections alive.
+    """
+
+    def __init__(self, eras: Eras, endpoints: EndpointPaths, hosts: Hosts, keep_alives: KeepAlives) -> None:
+        self.eras: Eras = eras
+        self.endpoints: EndpointPaths = endpoints
+        self.hosts: Hosts = hosts
+        self.keep_alives: KeepAlives = keep_alives
+        self.traffic: Traffic = Traffic(
+            {
+                ("mcp_gateway_open_streams", "Event streams that are open"): lambda: keep_alives.streams,
+                ("mcp_gateway_active_requests", "Requests of clients under way"): lambda: self.under_way,
+                ("mcp_gateway_live_sessions", "Sessions of clients that something is kept for"): lambda: len(
+                    eras.handshake.sessions
+                ),
+            }
+        )
+        self.passing: Passing | None = None
+        """Passes requests to the worker process that they belong to; ``None`` if there are no others."""
+        self.sent: SentRequests = SentRequests()
+        """The requests that no task answers."""
+        self._requests: set[asyncio.Task[Any]] = set()
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are under way."""
+        return len(self._requests) + len(self.sent)
+
+    def take(self, incoming: Incoming) -> None:
+        """Take a POST; its response comes later, unless it is refused at once."""
+        admitted = self._admit(incoming)
+        if admitted is None:
+            return
+        endpoint, fields = admitted
+        header = incoming.header
+        kinds = accepted(header(b"accept"))
+        if not kinds.json and not kinds.events:
+            self._refuse(incoming, 406, refusals.NOT_ACCEPTABLE, fields, endpoint)
+            return
+        if not is_json(header(b"content-type")):
+            self._refuse(incoming, 415, refusals.UNSUPPORTED_MEDIA, fields, endpoint)
+            return
+        body = incoming.body
+        batch = None
+        try:
+            # An array is a batch, which only some revisions have.
+            if body[:1] == b"{":
+                message = scan(body)
+            else:
+                batch = scan_batch(body)
+                message = batch[0]
+                batch = batch if body.lstrip()[:1] == b"[" else None
+        except FrameError as error:
+            self._refuse(incoming, 400, refusals.malformed(body, str(error)), fields, endpoint)
+            return
+        session = header(b"mcp-session-id")
+        version = header(b"mcp-protocol-version")
+        if session is not None and version is not None and version not in _REVISIONS:
+            self._refuse(incoming, 400, refusals.UNKNOWN_REVISION, fields, endpoint)
+            return
+        is_of_stateless = batch is None and is_stateless(message, version, session)
+        era = _STATELESS if is_of_stateless else _HANDSHAKE
+        session_id = None if session is None else session.decode("latin-1")
+        if self.passing is not None:
+            worker = self.passing.place_of(incoming, batch or [message], endpoint, session_id, ANONYMOUS)
+            if worker is not None:
+                self._begin(self.passing.forward(worker, incoming, ANONYMOUS), f"pass a request to worker {worker}")
+                return
+        count = partial(self.traffic.count, endpoint.name, era)
+        channel = PostChannel(incoming, kinds, self.keep_alives, count, fields)
+        self.keep_alives.wait_for(channel)
+        if batch is None and self.sent.is_enabled and message.id_raw is not None:
+            go_on = partial(self._go_on, channel, message.id_raw)
+            context = bare_context()
+            try:
+                if is_of_stateless:
+                    sent = self.eras.stateless.begin(message, channel, endpoint, incoming, context)
+                else:
+                    sent = self.eras.handshake.begin(message, channel, endpoint, session_id, context)
+            except Exception as error:
+                go_on(failed(error))
+                return
+            if sent is not None:
+                self.sent.add(sent, context, go_on)
+                return
+        if is_of_stateless:
+            work = self.eras.stateless.take(message, channel, endpoint, incoming, ANONYMOUS)
+        else:
+            handshake = self.eras.handshake
+            if batch is not None:
+                work = handshake.take_batch(batch, channel, endpoint, session_id, ANONYMOUS)
+            else:
+                work = handshake.take(message, channel, endpoint, session_id, ANONYMOUS)
+        self._begin(self._answered(work, channel, message.id_raw), "answer a request of a client")
+
+    def _go_on(self, channel: PostChannel, id_raw: bytes, work: Coroutine[Any, Any, None]) -> None:
+        self._begin(self._answered(work, channel, id_raw), "answer a request of a client")
+
+    def _admit(self, incoming: Incoming) -> tuple[Endpoint, bytes] | None:
+        """Return the endpoint of a request, and the header fields of its responses; ``None`` if it was refused."""
+        origin = incoming.header(b"origin")
+        if not self.hosts.accepts_host(incoming.header(b"host")):
+            self._refuse(incoming, 403, refusals.BAD_HOST)
+            return None
+        if not self.hosts.accepts_origin(origin):
+            self._refuse(incoming, 403, refusals.BAD_ORIGIN)
+            return None
+        fields = b"" if origin is None else cors_fields(origin)
+        endpoint = self.endpoints.find(incoming.path)
+        if endpoint is None:
+            self._refuse(incoming, 404, refusals.NOT_FOUND, fields)
+            return None
+        return endpoint, fields
+
+    def take_session_request(self, incoming: Incoming) -> None:
+        """Take a GET, which opens or resumes a stream, or a DELETE, which ends a session."""
+        admitted = self._admit(incoming)
+        if admitted is None:
+            return
+        endpoint, fields = admitted
+        header = incoming.header
+        session, version = header(b"mcp-session-id"), header(b"mcp-protocol-version")
+        if version is not None and version not in _REVISIONS and session is None:
+            self._refuse(incoming, 405, refusals.NO_SESSIONS, _POST_ONLY + fields, endpoint)
+            return
+        session_id = None if session is None else session.decode("latin-1")
+        if incoming.method == "GET":
+            self._open_stream(incoming, endpoint, session_id, fields)
+        else:
+            status, body = self.eras.handshake.end_session(session_id, endpoint, ANONYMOUS)
+            if status < 300 and self.passing is not None:
+                self.passing.session_ended(incoming, ANONYMOUS)
+            self._reply(incoming, endpoint, status, body, fields)
+
+    def _open_stream(self, incoming: Incoming, endpoint: Endpoint, session_id: str | None, fields: bytes) -> None:
+        if not accepted(incoming.header(b"accept")).events:
+            self._reply(incoming, endpoint, 406, refusals.NOT_ACCEPTABLE, fields)
+            return
+        last = incoming.header(b"last-event-id")
+        last_event_id = None if last is None else last.decode("latin-1")
+        if self.passing is not None:
+            worker = self.passing.place_of_stream(incoming, endpoint, session_id, last_event_id, ANONYMOUS)
+            if worker is not None:
+                self._begin(self.passing.forward(worker, incoming, ANONYMOUS), f"pass a stream to worker {worker}")
+                return
+
+        def begin() -> EventStream:
+            self.traffic.count(endpoint.name, _HANDSHAKE, 200)
+            stream = incoming.open_events(fields)
+            self.keep_alives.add(stream)
+            return stream
+
+        refused = self.eras.handshake.open_stream(session_id, last_event_id, endpoint, ANONYMOUS, begin)
+        if refused is not None:
+            self._reply(incoming, endpoint, *refused, fields)
+
+    def _reply(self, incoming: Incoming, endpoint: Endpoint, status: int, body: bytes, fields: bytes) -> None:
+        self.traffic.count(endpoint.name, _HANDSHAKE, status)
+        incoming.reply(status, body, fields)
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        # Not in the context of a connection, which may be another client's by then.
+        background_task(work, name, among=self._requests, context=bare_context())
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no request is under way; return whether that was in time."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        self.sent.go_on()
+        while self._requests:
+            left = end - loop.time()
+            if left <= 0:
+                return False
+            await asyncio.wait(set(self._requests), timeout=left)
+            self.sent.go_on()
+        return True
+
+    async def cancel(self) -> None:
+        """Cancel the requests that are under way."""
+        self.sent.go_on()
+        # What a task has not begun, it cannot clean up.
+        await asyncio.sleep(0)
+        while self._requests:
+            for task in list(self._requests):
+                task.cancel()
+            await asyncio.wait(set(self._requests))
+
+    async def _answered(self, work: Any, channel: PostChannel, id_raw: bytes | None) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            # The client is gone, or the gateway ends: who still waits is told.
+            if not channel.has_begun and id_raw is not None:
+                channel.finish(refusals.cancelled(id_raw), 503)
+            raise
+        except Exception:
+            _log.exception("a request of a client failed in the gateway")
+            channel.finish(refusals.internal_error(id_raw))
+        finally:
+            channel.close()
+
+    def _refuse(
+        self, incoming: Incoming, status: int, body: bytes, fields: bytes = b"", endpoint: Endpoint | None = None
+    ) -> None:
+        self.traffic.count(_NONE if endpoint is None else endpoint.name, _NONE, status)
+        incoming.reply(status, body, fields)
+
+
+def cors_fields(origin: bytes) -> bytes:
+    """Return the header fields that let a web page read a response; the origin was accepted."""
+    return _CORS % (origin, _EXPOSED)

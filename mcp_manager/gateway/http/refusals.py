@@ -1,0 +1,87 @@
+"""Refusals of HTTP requests, before they are a message of the protocol: JSON-RPC errors without an id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
+
+__all__ = [
+    "ALLOWED",
+    "BAD_HOST",
+    "BAD_ORIGIN",
+    "NOT_ACCEPTABLE",
+    "NOT_FOUND",
+    "NO_METHOD",
+    "NO_SESSIONS",
+    "TOO_LARGE",
+    "UNKNOWN_REVISION",
+    "UNSUPPORTED_MEDIA",
+    "cancelled",
+    "internal_error",
+    "malformed",
+    "refusal",
+]
+
+ALLOWED: Final = "GET, POST, DELETE, OPTIONS"
+"""The methods of an endpoint."""
+
+
+def refusal(code: int, message: str, hint: str = "") -> bytes:
+    """Return a JSON-RPC error response without an id, as JSON."""
+    data = {"source": "gateway", **({"hint": hint} if hint else {})}
+    return msgspec.json.encode({"jsonrpc": "2.0", "error": {"code": code, "message": message, "data": data}})
+
+
+BAD_HOST: Final = refusal(
+    INVALID_REQUEST, "The Host header is not one of this gateway", "name it in serve.allowed_hosts"
+)
+BAD_ORIGIN: Final = refusal(
+    INVALID_REQUEST, "Web pages of this origin may not use this gateway", "name it in serve.allowed_origins"
+)
+NOT_FOUND: Final = refusal(INVALID_REQUEST, "There is no endpoint at this path", "GET / lists the endpoints")
+NO_METHOD: Final = refusal(INVALID_REQUEST, f"An endpoint has the methods {ALLOWED}")
+NO_SESSIONS: Final = refusal(
+    INVALID_REQUEST,
+    "The revision in MCP-Protocol-Version has neither sessions nor streams of a GET",
+    "POST subscriptions/listen",
+)
+NOT_ACCEPTABLE: Final = refusal(
+    INVALID_REQUEST,
+    "The client must accept application/json or text/event-stream",
+    "send Accept: application/json, text/event-stream",
+)
+UNKNOWN_REVISION: Final = refusal(
+    INVALID_REQUEST,
+    "The header MCP-Protocol-Version names no revision that has sessions",
+    "send the one that initialize returned",
+)
+UNSUPPORTED_MEDIA: Final = refusal(INVALID_REQUEST, "The body must be JSON", "send Content-Type: application/json")
+TOO_LARGE: Final = refusal(INVALID_REQUEST, "The body is longer than serve.max_request_bytes")
+
+
+def malformed(body: bytes, message: str) -> bytes:
+    """Return the refusal of a body that is no message: it is no JSON, or it is JSON of another kind."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return refusal(PARSE_ERROR, f"The body is not JSON: {message}")
+    return refusal(INVALID_REQUEST, f"The body is not a JSON-RPC message: {message}")
+
+
+def internal_error(id_raw: bytes | None) -> bytes:
+    """Return the error response for a fault of the gateway itself."""
+    id_member = b"" if id_raw is None else b'"id":%b,' % id_raw
+    error = b'{"code":%d,"message":"The gateway failed; its log says why","data":{"source":"gateway"}}' % INTERNAL_ERROR
+    return b'{"jsonrpc":"2.0",%b"error":%b}' % (id_member, error)
+
+
+def cancelled(id_raw: bytes) -> bytes:
+    """Return the error response to a request that the end of the gateway has cancelled."""
+    data = b'{"source":"gateway","delivery":"unknown"}'
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":-32000,"message":"The gateway is shutting down","data":%b}}' % (
+        id_raw,
+        data,
+    )
