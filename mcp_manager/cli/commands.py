@@ -131,6 +131,32 @@ _verb(
     _fleet(""),
 )
 _verb(
+    "serve",
+    "serve:run",
+    "Serve the whole fleet at one address, to any MCP client.\n\n"
+    "Clients see all servers at /mcp, each view at /mcp/NAME and each server at /servers/ID/mcp; with --stdio, a client starts this program itself. "
+    "SIGTERM lets calls under way end, SIGHUP reads CONFIG again. What can be configured: mcp-manager help gateway.",
+    "mcp-manager serve --demo\nmcp-manager serve fleet.toml --listen 127.0.0.1:9000\nmcp-manager serve fleet.toml --stdio",
+    [
+        click.Argument(["config"], type=Source(), metavar="[CONFIG]", required=False),
+        click.Option(
+            ["--listen"],
+            metavar="ADDRESS",
+            help="Where to listen: HOST:PORT, unix:PATH or systemd. Default: serve.listen, else 127.0.0.1:8080.",
+        ),
+        _flag("--stdio", about="Serve one client on standard input and output instead."),
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(1, 256),
+            metavar="N",
+            help="How many processes serve the address. Default: serve.workers, else 1.",
+        ),
+        _flag("-w", "--watch", about="Apply CONFIG whenever it changes."),
+        _flag("--demo", about="Serve the servers of the demo; needs no CONFIG."),
+        *_FLEET,
+    ],
+)
+_verb(
     "doctor",
     "doctor.verb:run",
     "Say what is wrong with a fleet, and what to do about it.\n\n"

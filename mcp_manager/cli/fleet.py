@@ -17,9 +17,10 @@ from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import error_object, note, print_json
 from mcp_manager.cli.source import Fleet, load
 from mcp_manager.cli.table import paragraph, render
+from mcp_manager.cli.view_findings import idle_entries, tool_names
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
-from mcp_manager.errors import ConfigError
+from mcp_manager.errors import ConfigError, McpManagerError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
@@ -40,6 +41,8 @@ async def check_servers(options: Options) -> int:
     fleet = await load(options)
     async with connected(fleet, options) as (manager, took_ms):
         views = manager.servers()
+        asked = [view.id for view in views if view.ready and fleet.views]
+        listed = await asyncio.gather(*(tool_names(manager, server_id) for server_id in asked))
     reachable = {view.id: view.ready == view.desired for view in views}
     if options.json:
         print_json(
@@ -62,6 +65,9 @@ async def check_servers(options: Options) -> int:
         ]
         _print_table(("server", "transport", "reachable", "ready", "protocol", "connect ms"), rows, fleet)
         print_problems(views)
+    tools = {name: each for name, each in zip(asked, listed, strict=True) if not isinstance(each, McpManagerError)}
+    for sentence in idle_entries(fleet.views, tools, fleet.known):
+        note(f"warning: {sentence}", quiet=options.quiet)
     return 0 if all(reachable.values()) else 1
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import FileTokenStore
 from mcp_manager.config import AuthConfig, ManagerConfig, ServerConfig, TelemetryConfig
-from mcp_manager.manager import McpManager
+
+if TYPE_CHECKING:
+    from mcp_manager.manager import McpManager
 
 __all__ = ["manager_of", "stored_in", "with_oauth", "with_stored_grant"]
 
@@ -28,6 +30,8 @@ def stored_in() -> Path:
 
 def manager_of(config: ManagerConfig, redirect_handler: RedirectHandler | None = None) -> McpManager:
     """Return a manager that reads and stores authorizations, if one of its servers uses OAuth; it exports nothing."""
+    from mcp_manager.manager import McpManager  # noqa: PLC0415 - the parent of workers needs none, and stays small
+
     uses_oauth = any(server.auth.type == "oauth" for server in config.servers.values())
     store = FileTokenStore(stored_in()) if uses_oauth else None
     config = msgspec.structs.replace(config, telemetry=TelemetryConfig())

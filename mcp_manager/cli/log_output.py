@@ -21,7 +21,7 @@ CHILD: Final = "mcp_manager.child."
 
 _PACKAGE: Final = "mcp_manager"
 # Their warnings concern what the user has written or stored, so they are shown in any case.
-_ALWAYS_SHOWN: Final = ("mcp_manager.config", "mcp_manager.auth", "mcp_manager.fleet.file_watch")
+_ALWAYS_SHOWN: Final = ("mcp_manager.config", "mcp_manager.auth", "mcp_manager.fleet.file_watch", "mcp_manager.gateway")
 _COLOURED: Final = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 
 

@@ -52,6 +52,9 @@ class Options:
     port, era, sse, stdio, tools, faults
         Of a fault server: the port to listen on, how it is spoken to, whether it replies with event streams, whether it is a
         program on its standard streams, the names of its tools, and its first faults as JSON.
+    listen, workers, demo
+        Of the gateway: the address in place of the configured one, how many processes serve it, and whether it serves the
+        servers of the demo.
     """
 
     verb: str = ""
@@ -82,3 +85,6 @@ class Options:
     stdio: bool = False
     tools: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    listen: str | None = None
+    workers: int | None = None
+    demo: bool = False

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
-from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, naming, parse_server_config, redact_url
+from mcp_manager.config import (
+    ManagerConfig,
+    ServeConfig,
+    ServerConfig,
+    ViewConfig,
+    load_manager_config,
+    naming,
+    parse_server_config,
+    redact_url,
+)
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import AuthError, ConfigProblem, InvalidRequestError, McpManagerError, ServerNotFoundError
 
@@ -36,6 +45,8 @@ class Fleet:
         What is wrong with the servers that were left out because of ``--lenient``.
     left_out
         The ids of these servers.
+    serve, views
+        What the file says of the gateway.
     """
 
     def __init__(self, file: FleetFile, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
@@ -43,6 +54,8 @@ class Fleet:
         self.switched_off: tuple[str, ...] = file.switched_off
         self.problems: tuple[ConfigProblem, ...] = file.problems
         self.left_out: tuple[str, ...] = file.left_out
+        self.serve: ServeConfig | None = file.serve
+        self.views: Mapping[str, ViewConfig] = file.views
         self.place = place
         self.lone = lone
         self.words = words
@@ -59,6 +72,11 @@ class Fleet:
         if isinstance(error, AuthError) and error.is_challenged and is_url(self.place):
             error.hint = f"run mcp-manager login {self.shown}, or use a file that sets auth"
         return error
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The ids of all servers of the file, those that are not used included."""
+        return (*self.config.servers, *self.switched_off, *self.left_out)
 
     @property
     def servers(self) -> dict[str, ServerConfig]:

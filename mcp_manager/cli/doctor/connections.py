@@ -22,19 +22,17 @@ from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.log_output import Collected, logging_to
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.source import Fleet, is_url, lazy, patient
+from mcp_manager.cli.view_findings import idle_entries, tool_names
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.errors import (
     AuthError,
     ConnectError,
     DeadlineExceededError,
     McpManagerError,
-    RpcError,
     ServerExitedError,
 )
 from mcp_manager.events.records import ChildExited
-from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
-from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
 
 __all__ = ["examine_connections", "examine_tools"]
 
@@ -85,6 +83,8 @@ async def examine_connections(fleet: Fleet, skipped: Iterable[str], options: Opt
     there = {name: servers[name] for name, each in examined.items() if _has_answered(each.tools)}
     findings += await examine_clocks(there)
     tools = {name: each.tools for name, each in examined.items() if not isinstance(each.tools, McpManagerError)}
+    idle = idle_entries(fleet.views, tools, fleet.known)
+    findings += [Finding("warning", None, seen, "correct or remove it in the file") for seen in idle]
     return [*findings, *examine_tools(tools)]
 
 
@@ -127,7 +127,7 @@ async def _examined(config: ManagerConfig, options: Options) -> dict[str, _Exami
 
     async def examine(server_id: str) -> None:
         started = time.perf_counter()
-        tools = await _tools(manager, server_id)
+        tools = await tool_names(manager, server_id)
         found[server_id] = _Examined(tools, time.perf_counter() - started, manager.server(server_id))
 
     def text() -> str:
@@ -138,14 +138,6 @@ async def _examined(config: ManagerConfig, options: Options) -> dict[str, _Exami
     async with manager_of(lazy(patient(config))) as manager, progress(options, text):
         await asyncio.gather(*map(examine, config.servers))
     return {server_id: found[server_id] for server_id in config.servers}
-
-
-async def _tools(manager: McpManager, server_id: str) -> Sequence[str] | McpManagerError:
-    try:
-        return [tool.name for tool in await manager.list_tools(server_id)]
-    except McpManagerError as error:
-        # A server need not have tools.
-        return [] if isinstance(error, RpcError) and error.code == METHOD_NOT_FOUND else error
 
 
 def _has_answered(outcome: Sequence[str] | McpManagerError) -> bool:

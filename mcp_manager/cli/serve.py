@@ -1,0 +1,205 @@
+"""The verb that serves the fleet at one address: the gateway as a program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import click
+import msgspec
+
+from mcp_manager.cli.demo_servers.processes import HttpServerProcess, stdio_server_config
+from mcp_manager.cli.options import CommandLine, Options
+from mcp_manager.cli.program import FAILED
+from mcp_manager.cli.screen import print_json
+from mcp_manager.cli.source import Fleet, file_of, load
+from mcp_manager.config import ServeConfig
+from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.gateway_tables import serve_config_of
+from mcp_manager.config.listen_address import parse_listen_address
+from mcp_manager.config.load import load_fleet_mapping
+from mcp_manager.gateway.http.descriptors import raise_limit
+from mcp_manager.gateway.http.listener import Listener
+from mcp_manager.gateway.workers.assignment import inherited
+from mcp_manager.gateway.workers.parent import Parent, WorkersConfig
+
+__all__ = ["run"]
+
+_DEMO: Final = "the demo"
+_MOST_SHOWN: Final = 20
+
+
+async def run(options: Options) -> int:
+    """Serve until a signal comes, or the input of ``--stdio`` ends; return 0 if no call was cut short, else 1."""
+    _check(options)
+    try:
+        told = inherited()
+    except EOFError:
+        # The parent is gone, and nobody reads what this process says.
+        return FAILED
+    raise_limit()
+    if told is not None:
+        # The parent has read the same file, and told its warnings.
+        logging.getLogger("mcp_manager.config").setLevel(logging.ERROR)
+    async with _fleet(options) as fleet:
+        serve = _configured(fleet, options)
+        if options.watch and serve.workers > 1:
+            raise click.UsageError("several workers do not watch a file: drop --watch, and send SIGHUP")
+        if told is None and serve.workers > 1 and not options.stdio:
+            return await _run_workers(serve, fleet, options)
+        from mcp_manager.cli.gateway_service import service_of  # noqa: PLC0415 - the parent of workers stays small
+
+        gateway, service = service_of(fleet, serve, options, told)
+
+        def tell() -> None:
+            if told is None:
+                _tell(gateway.url, fleet, options)
+
+        return await service.run(tell)
+
+
+def _check(options: Options) -> None:
+    """Refuse what does not go together."""
+    if options.demo == (options.config is not None):
+        raise click.UsageError(
+            "give CONFIG, or --demo" if options.config is None else "give CONFIG or --demo, not both"
+        )
+    if options.stdio and options.watch:
+        raise click.UsageError("--stdio does not watch a file: drop --watch, and send SIGHUP")
+    if options.watch and (options.demo or file_of(options) is None):
+        raise click.UsageError("--watch needs a file")
+    if options.stdio and (options.listen is not None or options.workers is not None):
+        raise click.UsageError("with --stdio there is no address: drop --listen and --workers")
+
+
+def _configured(fleet: Fleet, options: Options) -> ServeConfig:
+    """Return the configuration of the gateway, with what the options say."""
+    serve = fleet.serve or ServeConfig()
+    if options.listen is not None:
+        try:
+            parse_listen_address(options.listen, "--listen")
+        except FieldProblem as problem:
+            raise click.UsageError(str(problem)) from None
+        serve = msgspec.structs.replace(serve, listen=options.listen)
+    if options.workers is not None:
+        serve = msgspec.structs.replace(serve, workers=options.workers)
+    return serve_config_of(serve)
+
+
+@contextlib.asynccontextmanager
+async def _fleet(options: Options) -> AsyncIterator[Fleet]:
+    """Provide the fleet that the command line names, or that of the demo."""
+    if not options.demo:
+        yield await load(options)
+        return
+    http = HttpServerProcess()
+    try:
+        await http.start()
+        servers = {"web": {"url": http.url}, "local": stdio_server_config()}
+        yield Fleet(load_fleet_mapping({"servers": servers}), _DEMO, options.words)
+    finally:
+        await http.aclose()
+
+
+async def _run_workers(serve: ServeConfig, fleet: Fleet, options: Options) -> int:
+    """Let several processes serve the address, each with the same command line."""
+    listener = Listener(serve)
+    address = listener.for_workers()
+    host = str(listener.address).rpartition(":")[0]
+
+    def tell(port: int) -> None:
+        scheme = "http" if serve.cert_file is None else "https"
+        _tell(f"{scheme}://{host}:{port}" if isinstance(address, tuple) else listener.url, fleet, options)
+
+    config = WorkersConfig(
+        command=[sys.executable, "-P", "-m", "mcp_manager", *_arguments(options)],
+        count=serve.workers,
+        address=address,
+        session_keys=serve.session_keys,
+        drain_timeout_s=serve.drain_timeout_s,
+    )
+    try:
+        return await Parent(config, tell).run()
+    except OSError as error:
+        raise listener.refused(error) from None
+    finally:
+        await listener.close()
+
+
+def _arguments(options: Options) -> list[str]:
+    """Return the arguments of a worker."""
+    given = ["serve", "--quiet", "--log-format", options.log_format]
+    for name, value in (("--listen", options.listen), ("--log-level", options.log_level)):
+        given += [] if value is None else [name, value]
+    return [*given, *_source(options, str(options.config))]
+
+
+def _source(options: Options, config: str) -> list[str]:
+    """Return the arguments that name the fleet."""
+    given = [word for each in options.environment for word in ("--env", each)]
+    given += ["--lenient"] if options.lenient else []
+    if options.demo:
+        return [*given, "--demo"]
+    if isinstance(options.config, CommandLine):
+        return [*given, "--", *options.config.argv]
+    return [*given, config]
+
+
+def _tell(url: str, fleet: Fleet, options: Options) -> None:
+    """Print what is served, and how a client connects; on standard error if the output is that of a program."""
+    if options.stdio:
+        return
+    is_unix = url.startswith("unix:")
+    root = "http://localhost" if is_unix else url
+    places = {
+        "url": f"{root}/mcp",
+        "views": {name: f"{root}/mcp/{name}" for name in fleet.views},
+        "servers": {name: f"{root}/servers/{name}/mcp" for name in fleet.servers},
+    }
+    if is_unix:
+        places["unix_socket"] = url.removeprefix("unix:")
+    if options.json:
+        print_json(places, indent=None)
+    elif not options.quiet:
+        print("\n".join(_lines(places, options)))
+    sys.stdout.flush()
+
+
+def _lines(places: dict[str, Any], options: Options) -> list[str]:
+    count = len(places["servers"])
+    shown = f" (at the unix socket {places['unix_socket']})" if "unix_socket" in places else ""
+    lines = [f"serving {count} server{'' if count == 1 else 's'} at {places['url']}{shown}"]
+    for kind in ("views", "servers"):
+        named = list(places[kind].items())
+        lines += [f"  {kind.removesuffix('s')} {name}: {url}" for name, url in named[:_MOST_SHOWN]]
+        if len(named) > _MOST_SHOWN:
+            lines.append(f"  and {len(named) - _MOST_SHOWN} more {kind}")
+    lines += ["", "to connect a client:"]
+    if not shown:
+        at = {"url": places["url"]}
+        lines += [
+            f"  Claude Code: claude mcp add --transport http fleet {places['url']}",
+            f"  VS Code, in .vscode/mcp.json: {json.dumps({'servers': {'fleet': {'type': 'http', **at}}})}",
+            f"  Cursor, in .cursor/mcp.json: {json.dumps({'mcpServers': {'fleet': at}})}",
+        ]
+    if not options.environment:
+        # Values of variables are not for the screen.
+        started = {"mcpServers": {"fleet": _command(options)}}
+        lines.append(f"  Claude Desktop, in claude_desktop_config.json: {json.dumps(started)}")
+    return [*lines, "more: mcp-manager help gateway; Ctrl-C ends it"]
+
+
+def _command(options: Options) -> dict[str, Any]:
+    """Return what a client starts in place of this program; it may do so in any directory, and with another PATH."""
+    program = shutil.which(sys.argv[0])
+    is_own = program is not None and os.path.basename(program).startswith("mcp-manager")
+    command = [os.path.abspath(program)] if is_own and program else [sys.executable, "-P", "-m", "mcp_manager"]
+    file = file_of(options)
+    source = _source(options, str(options.config) if file is None else os.path.abspath(file))
+    return {"command": command[0], "args": [*command[1:], "serve", "--stdio", *source]}
