@@ -52,6 +52,13 @@ SAYS = {
         "release 2, 2 of 2 processes replaced",
         "Every call was answered",
     ),
+    "gateway.py": (
+        "everything: archive__add, archive__echo, archive__sleep, office__add, office__echo, office__sleep",
+        "support: add, repeat",
+        "archive: echo, add, sleep",
+        "archive__add: 5",
+        "repeat: hello",
+    ),
 }
 
 

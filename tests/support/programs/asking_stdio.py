@@ -88,12 +88,13 @@ class Server:
         if not self._is_stateless:
             self._ask(request, arguments["method"], arguments.get("params"))
         elif "inputResponses" in params:
-            self.tell(request, answer={"result": params["inputResponses"]["q"]})
+            state = {"state": params["requestState"]} if "requestState" in params else {}
+            self.tell(request, answer={"result": params["inputResponses"]["q"]}, **state)
         else:
             question = {"method": arguments["method"], "params": arguments.get("params", {})}
-            self.send(
-                {"id": request["id"], "result": {"resultType": "input_required", "inputRequests": {"q": question}}}
-            )
+            asked = {"resultType": "input_required", "inputRequests": {"q": question}}
+            state = {"requestState": arguments["state"]} if "state" in arguments else {}
+            self.send({"id": request["id"], "result": {**asked, **state}})
 
     def _tool_ask_and_cancel(self, request: Any, params: Any, arguments: Any) -> None:
         """Ask the client something and cancel that request at once; return the request's id."""
