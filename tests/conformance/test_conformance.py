@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from support.conformance import SUITE, required, results_in, unmet
 from support.node import node_program
 
 CLIENT: Final = Path(__file__).with_name("client.py")
-SUITE: Final = "@modelcontextprotocol/conformance"
 SCORED: Final = {"2025-11-25": 18, "2026-07-28": 32}
 UNSCORED: Final = 7
 # In no requirement set; those for hosts of skills that are not run have nothing to do with a client (see the manual).
@@ -69,43 +68,23 @@ def run(suite: list[str], results: Path, *selection: str) -> tuple[int, dict[str
         timeout=CLIENT_TIMEOUT_S + 60,
         check=False,
     )
-    written = {scenario_of(each.parent.relative_to(results)): each.parent for each in results.rglob("checks.json")}
+    written = results_in(results)
     assert written, done.stderr[-2000:]
     return done.returncode, written
 
 
-def scenario_of(directory: Path) -> str:
-    """Tell whose results a directory holds: its name ends with the time."""
-    return re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", directory.as_posix())
-
-
 def shortcomings(scenario: str, results: Path) -> list[str]:
     """Say what is wrong with a scenario's results."""
-    checks: list[dict[str, Any]] = json.loads((results / "checks.json").read_text(encoding="utf-8"))
-    wrong = [
-        f"{check['status']} {check['id']}: {check.get('errorMessage') or check['description']}"
-        for check in checks
-        if check["status"] not in ("SUCCESS", "INFO", "SKIPPED")
-    ]
-    if not any(check["status"] == "SUCCESS" for check in checks):
-        wrong.append("nothing was checked")
+    wrong = unmet(results)
     failed = "Traceback" in (errors := (results / "stderr.txt").read_text(encoding="utf-8"))
     if failed and scenario not in MAY_FAIL:
         wrong.append(f"the client failed: {errors.strip().splitlines()[-1]}")
     return wrong
 
 
-def required(suite: list[str], revision: str) -> set[str]:
-    """Read which scenarios a revision requires of a client."""
-    text = (Path(suite[-1]).parents[1] / "requirements" / f"{revision}.yaml").read_text(encoding="utf-8")
-    section = re.search(r"^client:\n((?:  - \S+\n)+)", text, re.MULTILINE)
-    assert section is not None
-    return set(re.findall(r"- (\S+)", section[1]))
-
-
 @pytest.mark.parametrize("revision", SCORED)
 def test_a_revision_is_met(suite: list[str], revision: str, tmp_path: Path) -> None:
-    scored = required(suite, revision)
+    scored = required(suite, revision, "client")
     assert len(scored) == SCORED[revision]
     status, results = run(suite, tmp_path, "--requirements", revision)
     assert len(results) == SCORED[revision] + UNSCORED
@@ -127,7 +106,7 @@ def test_a_scenario_of_no_set_is_met(suite: list[str], scenario: str, tmp_path: 
 def test_no_scenario_is_overlooked(suite: list[str]) -> None:
     done = subprocess.run([*suite, "list", "--client"], capture_output=True, text=True, timeout=60, check=True)
     offered = set(re.findall(r"^  - (\S+)", done.stdout, re.MULTILINE))
-    covered = set().union(*(required(suite, revision) for revision in SCORED), ALONE, HOSTS_DUTIES)
+    covered = set().union(*(required(suite, revision, "client") for revision in SCORED), ALONE, HOSTS_DUTIES)
     unscored = offered - covered
     assert len(unscored) == UNSCORED, unscored
 
