@@ -29,7 +29,7 @@ PYRIGHT = PYTHONPATH=tests .venv/bin/python -m support.public_types .venv/bin/py
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager
 	@if .venv/bin/pyright --version >/dev/null 2>&1; then $(PYRIGHT); else echo 'pyright is left out: it needs Node, and its package from npm'; fi
-	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
+	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/gateways benchmarks/simulation
 	MYPYPATH=tests:examples/observability/grafana:examples/fastapi_service:examples/gunicorn_workers:examples/testing_your_code:examples/django_service:examples/celery_worker .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
 	PYTHONPATH=tests .venv/bin/python -m support.documents build/documented
 	PYTHONPATH=tests .venv/bin/python -m support.notebooks build/documented

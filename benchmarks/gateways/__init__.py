@@ -1,0 +1,1 @@
+"""What a gateway costs: ``python -m benchmarks.gateways``."""
