@@ -145,8 +145,12 @@ class Siblings:
                         stream.send(complete)
                 stream.on_gone = None
                 stream.end()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            _log.warning("worker %d did not answer a request: %s", worker, type(error).__name__)
+        except Exception as error:
+            if isinstance(error, aiohttp.ClientError | OSError | TimeoutError):
+                _log.warning("worker %d did not answer a request: %s", worker, type(error).__name__)
+            else:
+                # A fault of this program: the client is answered all the same.
+                _log.exception("a request could not be passed to worker %d", worker)
             is_sent = not isinstance(error, aiohttp.ClientConnectorError)
             if stream is not None:
                 stream.on_gone = None

@@ -204,6 +204,25 @@ async def test_a_sibling_that_ends_within_a_stream_is_told_on_the_stream(tmp_pat
     assert not standing.stream.is_open
 
 
+async def test_a_client_is_answered_whatever_fails_in_between(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    def fields() -> list[tuple[bytes, bytes]]:
+        raise ValueError("a fault of the gateway")
+
+    incoming = Request()
+    monkeypatch.setattr(incoming, "fields", fields)
+    async with sibling(tmp_path, answer) as siblings:
+        await siblings.forward(1, incoming)
+    assert incoming.replied is not None
+    status, body, _ = incoming.replied
+    assert (status, b'"delivery":"unknown"' in body) == (200, True)
+    assert "could not be passed to worker 1" in caplog.text
+
+
 async def test_a_sibling_that_does_not_run_is_told_as_not_sent(tmp_path: Path) -> None:
     siblings = Siblings(Assignment(0, 2, str(tmp_path), SECRET, (), -1, -1))
     incoming = Request()
