@@ -23,6 +23,8 @@ __all__ = ["Listener", "inherited_sockets"]
 _BACKLOG: Final = 1024
 _FIRST_INHERITED: Final = 3
 _TLS_HANDSHAKE_S: Final = 10.0
+# A client that vanished without a word would keep its stream for a quarter of an hour, and refuse the next one.
+_UNACKNOWLEDGED_MS: Final = 60_000
 _WAY_OUT: Final = (
     "clients of the gateway do not authenticate: listen on 127.0.0.1 or a unix socket, and let a proxy that "
     "authenticates them pass requests on"
@@ -83,6 +85,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._protocols = protocols
         for each in self._sockets:
+            _notice_vanished_clients(each)
             tls = self._tls_for(each)
             options: dict[str, Any] = {} if tls is None else {"ssl_handshake_timeout": _TLS_HANDSHAKE_S}
             server = await loop.create_server(protocols, sock=each, ssl=tls, backlog=AT_ONCE, **options)
@@ -171,6 +174,12 @@ class Listener:
             raise
         self._socket_path = path
         return made
+
+
+def _notice_vanished_clients(listening: socket.socket) -> None:
+    """Let connections end if what was sent stays unacknowledged (RFC 5482); accepted sockets inherit it on Linux."""
+    if listening.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
 
 
 def _accepted(listening: socket.socket) -> list[socket.socket]:

@@ -388,6 +388,29 @@ async def test_sockets_of_systemd_are_taken(server: MovedServer, monkeypatch: py
         await gateway.start()
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="this system has no such option")
+async def test_a_client_that_vanishes_is_noticed_within_a_minute(
+    gateway: Gateway, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted: list[socket.socket] = []
+    accept = socket.socket.accept
+
+    def noted(self: socket.socket) -> tuple[socket.socket, Any]:
+        connection, address = accept(self)
+        accepted.append(connection.dup())
+        return connection, address
+
+    monkeypatch.setattr(socket.socket, "accept", noted)
+    listening = gateway._listener._sockets[0].dup()
+    async with http.get(f"{gateway.url}/health"):
+        pass
+    with listening:
+        limits = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for each in (listening, *accepted)]
+    for each in accepted:
+        each.close()
+    assert limits == [60_000] * len(limits)
+
+
 async def test_it_is_not_ready_before_its_servers_are_deployed(server: MovedServer) -> None:
     gateway = made(server, min_ready=5)
     assert await gateway.reasons() == ["0 of 1 servers are ready, and 1 must be"]
