@@ -1,7 +1,8 @@
 """Measures what a gateway costs per call, interleaved with its peers: ``python -m benchmarks.gateways``.
 
-One backend and one driver for all. Of the peers, mcp-proxy of PyPI is not here: it serves only programs, over stdio. A round of each has the same number of calls; the rounds of all alternate, and
-ratios are made within one. CPU is that of the gateway's process, from ``/proc``, all threads, with the kernel's work.
+One backend and one driver for all. Of the peers, mcp-proxy of PyPI is not here: it serves only programs, over stdio. A
+round of each has the same number of calls; the rounds of all alternate, and ratios are made within one. CPU is that of
+the gateway's process, from ``/proc``, all threads, with the kernel's work. A peer whose round takes too long is left out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _INITIALIZE: Final = json.dumps(
         },
     }
 ).encode()
+_OWN: Final = ("execute_raw", "gateway")
+_LONGEST_ROUND_S: Final = 20.0
 _CASES: Final = ("many", "one", "large", "sessions", "streams", "lists")
 # The default of a gateway
 _KEEPALIVE_S: Final = 15.0
@@ -164,20 +167,19 @@ async def compare(args: argparse.Namespace, size: int, in_flight: int, calls: in
                     subjects.append(subject)
                     await subject.open(stateless=stateless)
             base = {subject.label: memory_kb(subject.child.pid, "VmHWM") for subject in subjects}
-            for subject in list(subjects):
-                few = max(in_flight, calls // (20 if "fastmcp" in subject.name else 2))
-                try:
-                    await subject.round(few, in_flight, kept=False)
-                except (ConnectionError, RuntimeError) as error:
-                    if subject.name in ("execute_raw", "gateway"):
-                        raise
-                    print(f"  {subject.label}: left out, {error}")
-                    subjects.remove(subject)
-                    await subject.aclose()
-            for _ in range(args.rounds):
-                for subject in subjects:
+            for number in range(args.rounds + 1):
+                for subject in list(subjects):
                     few = max(in_flight, calls // 20) if "fastmcp" in subject.name else calls
-                    await subject.round(few, in_flight)
+                    try:
+                        async with asyncio.timeout(None if subject.name in _OWN else _LONGEST_ROUND_S):
+                            # The first round only warms up.
+                            await subject.round(few if number else max(in_flight, few // 2), in_flight, kept=number > 0)
+                    except (ConnectionError, RuntimeError, TimeoutError) as error:
+                        if subject.name in _OWN:
+                            raise
+                        print(f"  {subject.label}: left out, {str(error) or 'a round took too long'}")
+                        subjects.remove(subject)
+                        await subject.aclose()
             memory = {subject.label: memory_kb(subject.child.pid, "VmHWM") for subject in subjects}
             print(f"\n{size:,} B, {in_flight} in flight, {args.loop}")
             print(f"{'':24}{'CPU µs':>9}{'ratio':>8}{'p50 µs':>9}{'p99 µs':>9}{'peak +MB':>10}")
