@@ -106,10 +106,10 @@ class CallsForCallers(TaskVerbs):
         Raises
         ------
         InvalidRequestError
-            It is no :class:`Caller`.
+            It is no :class:`Caller`, or ``server_ids`` is not a collection of ids.
         """
         check_caller(caller)
-        for server_id in server_ids:
+        for server_id in arguments.as_server_ids(server_ids):
             try:
                 supervisor = self._supervisor_of(server_id)
             except ServerNotFoundError:

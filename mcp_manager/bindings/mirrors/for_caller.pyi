@@ -29,7 +29,7 @@ class CallsForCallersMirror(TaskVerbsMirror, metaclass=ABCMeta):
         Raises
         ------
         InvalidRequestError
-            It is no :class:`Caller`.
+            It is no :class:`Caller`, or ``server_ids`` is not a collection of ids.
         """
 
     async def end_caller_async(self, caller: Caller, server_ids: Collection[str]) -> None:

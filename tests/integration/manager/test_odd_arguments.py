@@ -55,6 +55,7 @@ PLAUSIBLE: Final[dict[str, Any]] = {
     "level": "info",
     "roots": [],
     "caller": Caller("alice"),
+    "server_ids": ["a"],
     "path": "/no/such/fleet.toml",
 }
 
