@@ -38,7 +38,7 @@ class _Connection(asyncio.Protocol):
         self.began = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]  # that of a TCP connection can write
 
     def send(self) -> None:
         self.began = time.perf_counter()

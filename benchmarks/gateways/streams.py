@@ -48,7 +48,7 @@ class _Stream(asyncio.Protocol):
         self.is_open: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]  # that of a TCP connection can write
 
     def data_received(self, data: bytes) -> None:
         if self.is_open.done():

@@ -40,7 +40,7 @@ async def _lines() -> asyncio.StreamReader:
 
 async def execute_raw(backend: str) -> None:
     """Make calls by ``execute_raw`` itself: a line on standard input has their number and how many are in flight."""
-    from mcp_manager.manager import McpManager  # noqa: PLC0415  (each process loads only what it measures)
+    from mcp_manager.manager import McpManager  # noqa: PLC0415 - each process loads only what it measures
 
     async with McpManager({"servers": {"bench": {"url": backend}}}) as manager:
         await manager.execute_raw("bench", _REQUEST)
@@ -64,7 +64,7 @@ async def execute_raw(backend: str) -> None:
 
 async def gateway(backend: str) -> None:
     """``Gateway``, one server behind it."""
-    from mcp_manager.gateway.gateway import Gateway  # noqa: PLC0415
+    from mcp_manager.gateway.gateway import Gateway  # noqa: PLC0415 - as above
 
     server = {"servers": {"bench": {"url": backend}}}
     async with Gateway(server, serve={"listen": "127.0.0.1:0"}) as serving:
@@ -75,8 +75,8 @@ async def gateway(backend: str) -> None:
 
 async def large_gateway(tools: str) -> None:
     """``Gateway``, and a server that has many tools."""
-    from mcp_manager.gateway.gateway import Gateway  # noqa: PLC0415
-    from mcp_manager.testing import FaultyServer, Tool  # noqa: PLC0415
+    from mcp_manager.gateway.gateway import Gateway  # noqa: PLC0415 - as above
+    from mcp_manager.testing import FaultyServer, Tool  # noqa: PLC0415 - as above
 
     schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     tool = Tool(description="Returns a text that is as long as such texts are.", input_schema=schema)
@@ -89,8 +89,8 @@ async def large_gateway(tools: str) -> None:
 
 async def plain_proxy(backend: str) -> None:
     """A reverse proxy of aiohttp that knows nothing of MCP."""
-    import aiohttp  # noqa: PLC0415
-    from aiohttp import web  # noqa: PLC0415
+    import aiohttp  # noqa: PLC0415 - as above
+    from aiohttp import web  # noqa: PLC0415 - as above
 
     async with aiohttp.ClientSession(auto_decompress=False) as client:
         kept = ("Content-Type", "Mcp-Session-Id", "MCP-Protocol-Version", "Accept")
@@ -113,10 +113,10 @@ async def plain_proxy(backend: str) -> None:
 
 async def fastmcp_proxy(backend: str) -> None:
     """The proxy of FastMCP, with one shared client."""
-    import socket  # noqa: PLC0415
+    import socket  # noqa: PLC0415 - as above
 
-    from fastmcp import Client  # noqa: PLC0415
-    from fastmcp.server import create_proxy  # noqa: PLC0415
+    from fastmcp import Client  # noqa: PLC0415 - as above
+    from fastmcp.server import create_proxy  # noqa: PLC0415 - as above
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -163,11 +163,11 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if loop == "uvloop":
-        import uvloop  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415 - an option
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(SUBJECTS[name](backend))  # type: ignore[arg-type]
+        runner.run(SUBJECTS[name](backend))  # type: ignore[arg-type]  # each subject is a coroutine function
 
 
 if __name__ == "__main__":
