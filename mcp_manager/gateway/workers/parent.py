@@ -9,7 +9,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from secrets import token_urlsafe
 from typing import Any, Final
 
@@ -251,7 +251,7 @@ class Parent:
             await asyncio.wait(self._tasks)
 
     @contextlib.contextmanager
-    def _signals(self) -> Any:
+    def _signals(self) -> Iterator[None]:
         """Take the signals that end or reload the service, where that is possible: on the main thread."""
         loop = asyncio.get_running_loop()
         taken = []
