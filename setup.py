@@ -96,6 +96,8 @@ setup(
         annotate=PROFILE == "debug",
         # Other ways to start a process lose the options above.
         nthreads=(os.cpu_count() or 1) if multiprocessing.get_start_method() == "fork" else 0,
+        # For whoever builds the same sources in several folders.
+        cache=os.environ.get("CYTHON_CACHE_DIR", False),
         # Coverage of a .pyx needs the generated C beside it; every other profile keeps the tree clean.
         build_dir=None if PROFILE == "trace" else f"build/cython-{PROFILE}",
     ),

@@ -134,9 +134,7 @@ class LeakCheck:
         _open_what_stays()
         # Reading all that a test-suite has imported takes a tenth of a second for each test. What the suite itself has
         # frozen must stay so.
-        self._has_frozen = gc.get_freeze_count() < _FROZEN_BY_PYTHON
-        if self._has_frozen:
-            gc.freeze()
+        self._has_frozen = _Frozen.freeze()
         self._before = Snapshot()
         self._errors = LoopErrors()
         self._errors.__enter__()
@@ -180,9 +178,36 @@ class LeakCheck:
         """End the check; return descriptions of what was left behind."""
         gc.collect()
         if self._has_frozen:
-            gc.unfreeze()
+            _Frozen.unfreeze()
         self._errors.__exit__()
         return self.found()
+
+
+class _Frozen:
+    """Whether a check has frozen all objects, or the suite has."""
+
+    _by_check = False
+    _by_suite = False
+
+    @classmethod
+    def freeze(cls) -> bool:
+        """Freeze all objects and return true; false if they are frozen already.
+
+        That the suite has frozen them is remembered: Python counts them one by one, which takes a tenth of a second.
+        """
+        if cls._by_check or cls._by_suite:
+            return False
+        cls._by_suite = gc.get_freeze_count() >= _FROZEN_BY_PYTHON
+        if cls._by_suite:
+            return False
+        gc.freeze()
+        cls._by_check = True
+        return True
+
+    @classmethod
+    def unfreeze(cls) -> None:
+        gc.unfreeze()
+        cls._by_check = False
 
 
 @functools.cache
