@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from mcp_manager.calls.exchange_listener import ServerMessage
     from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
+        AllowConfig,
+        AuditConfig,
         AuthConfig,
         BalancingConfig,
         BreakerConfig,
+        ClientAuthConfig,
+        ClientLimitConfig,
         DiscoveryConfig,
         FallbackConfig,
         HealthConfig,
         HedgeConfig,
         LimitsConfig,
         ManagerConfig,
+        PinsConfig,
         RateConfig,
         RestartConfig,
         ResumeConfig,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
         RetryConfig,
         ServeConfig,
         ServerConfig,
+        ServerCredentialsConfig,
         TelemetryConfig,
         TlsConfig,
         ToolsConfig,
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
         ViewConfig,
         load_manager_config,
     )
+    from mcp_manager.config.fields.access import AllowFields, ClientAuthFields, ClientLimitFields
+    from mcp_manager.config.fields.audit import AuditFields, PinsFields
     from mcp_manager.config.fields.auth import AuthFields
     from mcp_manager.config.fields.health import BreakerFields, HealthFields, RestartFields
     from mcp_manager.config.fields.manager import ManagerFields
@@ -61,6 +69,7 @@ if TYPE_CHECKING:
     from mcp_manager.config.fields.resume import ResumeFields
     from mcp_manager.config.fields.serve import ServeFields, ViewFields
     from mcp_manager.config.fields.server import ServerFields
+    from mcp_manager.config.fields.server_credentials import ServerCredentialsFields
     from mcp_manager.config.fields.telemetry import TelemetryFields
     from mcp_manager.config.fields.tls import TlsFields
     from mcp_manager.config.fields.tools import ToolsFields
@@ -174,9 +183,13 @@ if TYPE_CHECKING:
     from mcp_manager.verbs.tasks import Task
 
 __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
+    "AllowConfig",
+    "AllowFields",
     "Annotations",
     "Applied",
     "AudioContent",
+    "AuditConfig",
+    "AuditFields",
     "AuthConfig",
     "AuthError",
     "AuthFields",
@@ -195,6 +208,10 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CircuitChanged",
     "CircuitOpenError",
     "CircuitState",
+    "ClientAuthConfig",
+    "ClientAuthFields",
+    "ClientLimitConfig",
+    "ClientLimitFields",
     "CompleteResult",
     "Completion",
     "ConfigApplied",
@@ -251,6 +268,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "NotReadyError",
     "NotRunningError",
     "OverloadedError",
+    "PinsConfig",
+    "PinsFields",
     "Progress",
     "Prompt",
     "PromptArgument",
@@ -292,6 +311,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServeConfig",
     "ServeFields",
     "ServerConfig",
+    "ServerCredentialsConfig",
+    "ServerCredentialsFields",
     "ServerDeployed",
     "ServerEvent",
     "ServerExistsError",
@@ -363,10 +384,13 @@ _MODULE_OF = {
             "TextContent Tool ToolAnnotations ToolExecution ToolResultContent ToolUseContent UnknownContent"
         ),
         "mcp_manager.config": (
-            "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
-            "LimitsConfig ManagerConfig RateConfig RestartConfig ResumeConfig RetryBudgetConfig RetryConfig ServeConfig "
-            "ServerConfig TelemetryConfig TlsConfig ToolsConfig TracesConfig ViewConfig load_manager_config"
+            "AllowConfig AuditConfig AuthConfig BalancingConfig BreakerConfig ClientAuthConfig ClientLimitConfig "
+            "DiscoveryConfig FallbackConfig HealthConfig HedgeConfig LimitsConfig ManagerConfig PinsConfig RateConfig "
+            "RestartConfig ResumeConfig RetryBudgetConfig RetryConfig ServeConfig ServerConfig ServerCredentialsConfig "
+            "TelemetryConfig TlsConfig ToolsConfig TracesConfig ViewConfig load_manager_config"
         ),
+        "mcp_manager.config.fields.access": "AllowFields ClientAuthFields ClientLimitFields",
+        "mcp_manager.config.fields.audit": "AuditFields PinsFields",
         "mcp_manager.config.fields.auth": "AuthFields",
         "mcp_manager.config.fields.health": "BreakerFields HealthFields RestartFields",
         "mcp_manager.config.fields.manager": "ManagerFields",
@@ -375,6 +399,7 @@ _MODULE_OF = {
         "mcp_manager.config.fields.resume": "ResumeFields",
         "mcp_manager.config.fields.serve": "ServeFields ViewFields",
         "mcp_manager.config.fields.server": "ServerFields",
+        "mcp_manager.config.fields.server_credentials": "ServerCredentialsFields",
         "mcp_manager.config.fields.telemetry": "TelemetryFields",
         "mcp_manager.config.fields.tls": "TlsFields",
         "mcp_manager.config.fields.tools": "ToolsFields",

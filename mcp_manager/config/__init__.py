@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mcp_manager.config._url import redact_url, split_nameserver
+from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.load import load_manager_config
@@ -20,21 +22,27 @@ from mcp_manager.config.resilience import (
 )
 from mcp_manager.config.resume import ResumeConfig
 from mcp_manager.config.serve import ServeConfig, ViewConfig
+from mcp_manager.config.server_credentials import ServerCredentialsConfig
 from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
 from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
+    "AllowConfig",
+    "AuditConfig",
     "AuthConfig",
     "BalancingConfig",
     "BreakerConfig",
+    "ClientAuthConfig",
+    "ClientLimitConfig",
     "DiscoveryConfig",
     "FallbackConfig",
     "HealthConfig",
     "HedgeConfig",
     "LimitsConfig",
     "ManagerConfig",
+    "PinsConfig",
     "RateConfig",
     "RestartConfig",
     "ResumeConfig",
@@ -42,6 +50,7 @@ __all__ = [
     "RetryConfig",
     "ServeConfig",
     "ServerConfig",
+    "ServerCredentialsConfig",
     "TelemetryConfig",
     "TlsConfig",
     "ToolsConfig",

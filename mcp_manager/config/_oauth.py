@@ -9,7 +9,7 @@ from typing import Final
 from mcp_manager.config._problem import FieldProblem, at, entry
 from mcp_manager.config.auth import AuthConfig
 
-__all__ = ["check_oauth"]
+__all__ = ["check_ascii", "check_oauth", "check_uri"]
 
 _NOT_OAUTH: Final = ("type", "key", "token", "token_file", "token_command", "header")
 _FIELDS: Final = tuple(name for name in AuthConfig.__struct_fields__ if name not in _NOT_OAUTH)
@@ -77,7 +77,7 @@ def check_oauth(auth: AuthConfig, path: str) -> None:
     for name in _URIS:
         value = getattr(auth, name)
         if value is not None:
-            _check_uri(value, at(path, name), https=name == "client_metadata_url")
+            check_uri(value, at(path, name), https=name == "client_metadata_url")
     for index, scope in enumerate(auth.scopes):
         if not _SCOPE.fullmatch(scope):
             raise FieldProblem(f"{at(path, 'scopes')}[{index}]", "is not a scope", "give one scope per entry")
@@ -101,8 +101,8 @@ def _check_grant(auth: AuthConfig, path: str) -> None:
 def _check_client(auth: AuthConfig, path: str) -> None:
     for name in ("client_id", "client_secret", "private_key_id", "assertion", "idp_client_id", "idp_client_secret"):
         value = getattr(auth, name)
-        if value is not None and not _TEXT.fullmatch(value):
-            raise FieldProblem(at(path, name), "must not be empty" if not value else _NOT_ASCII)
+        if value is not None:
+            check_ascii(value, at(path, name))
     for name in ("client_secret", "private_key", "issuer", "authorization_endpoint", "token_endpoint"):
         if getattr(auth, name) is not None and auth.client_id is None:
             raise FieldProblem(at(path, "client_id"), "missing", f"{name} needs it")
@@ -125,7 +125,14 @@ def _check_parameters(parameters: dict[str, str], path: str) -> None:
             raise FieldProblem(where, "is set by the manager", "drop it, and use the other fields of auth")
 
 
-def _check_uri(text: str, path: str, *, https: bool) -> None:
+def check_ascii(text: str, path: str) -> None:
+    """Raise :class:`FieldProblem` for what cannot be a parameter of a token request."""
+    if not _TEXT.fullmatch(text):
+        raise FieldProblem(path, "must not be empty" if not text else _NOT_ASCII)
+
+
+def check_uri(text: str, path: str, *, https: bool = False) -> None:
+    """Raise :class:`FieldProblem` for what is no URL of an endpoint; with ``https``, also for any without a path."""
     from yarl import URL  # noqa: PLC0415 - importing the package must not load it
 
     try:

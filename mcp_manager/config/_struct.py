@@ -73,6 +73,8 @@ class Settings(Serializable, msgspec.Struct, frozen=True, kw_only=True, omit_def
             "client_metadata_url",
             "redirect_uri",
             "endpoint",
+            "introspection_endpoint",
+            "jwks_url",
         }
     )
     """The fields with URLs, in which only the credentials are masked."""

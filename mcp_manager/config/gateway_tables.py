@@ -14,14 +14,37 @@ from mcp_manager.config._checks import check_text
 from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._struct import Settings
+from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.audit import AuditConfig, PinsConfig
+from mcp_manager.config.client_auth_checks import (
+    CLIENT_AUTH_TYPES,
+    check_client_auth_values,
+    client_auth_problems,
+)
+from mcp_manager.config.credential_checks import (
+    check_credentials,
+    check_credentials_with_auth,
+    check_credentials_with_servers,
+)
+from mcp_manager.config.full_text_search import has_full_text_search
 from mcp_manager.config.listen_address import parse_listen_address
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import check_object, check_server_id, convert, nearest
 from mcp_manager.config.resume import ResumeConfig
+from mcp_manager.config.rule_checks import (
+    check_given_rule,
+    check_rule,
+    pin_problems,
+    rule_problems,
+    warn_of_unknown_names,
+)
 from mcp_manager.config.serve import ServeConfig, ViewConfig
+from mcp_manager.config.server_credentials import ServerCredentialsConfig
 
 __all__ = [
     "GATEWAY_TABLES",
     "SERVE_INTERPOLATED",
+    "check_serve_with_servers",
     "serve_config_of",
     "serve_of",
     "settings_problems",
@@ -37,25 +60,64 @@ T = TypeVar("T")
 
 GATEWAY_TABLES: Final = ("serve", "views")
 SERVE_INTERPOLATED: Final = frozenset(
-    {"listen", "cert_file", "key_file", "key_password", "allowed_hosts", "allowed_origins", "session_keys"}
+    {
+        "listen",
+        "cert_file",
+        "key_file",
+        "key_password",
+        "allowed_hosts",
+        "allowed_origins",
+        "session_keys",
+        "auth",
+        "credentials",
+    }
 )
 """The fields of ``serve`` in which variables are replaced."""
-_SECTIONS: Final[Mapping[str, type[Settings]]] = {"resume": ResumeConfig}
-_CHOICES: Final = {"sessions": ("per_client", "shared"), "names": ("full", "short")}
+_SECTIONS: Final[Mapping[str, type[Settings]]] = {
+    "resume": ResumeConfig,
+    "auth": ClientAuthConfig,
+    "audit": AuditConfig,
+    "pins": PinsConfig,
+}
+_LISTS: Final[Mapping[str, type[Settings]]] = {"allow": AllowConfig, "limits": ClientLimitConfig}
+_CHOICES: Final = {"sessions": ("per_client", "shared"), "names": ("full", "short"), "discovery": ("list", "search")}
 _SHORTEST_KEY: Final = 32
 _LONGEST_KEY: Final = 4_096
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 _VIEW_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What a tool may be called (2025-11-25, server/tools, Tool Names)."""
+_META_TOOLS: Final = frozenset({"search_tools", "describe_tools", "call_tool"})
+"""What tools are called that find others; see ``gateway/tool_search/meta_tools.py``."""
 _LONGEST_TEXT: Final = 100_000
 
 
 def serve_of(settings: Mapping[str, Any] | ServeConfig) -> ServeConfig:
     """Return the configuration of the gateway; raises :class:`FieldProblem` for the first thing that is wrong."""
+    config = _alone(settings)
+    problem = next(_problems_together(config), None)
+    if problem is not None:
+        try:
+            raise problem
+        finally:
+            # Break the reference cycle: the traceback refers to this frame.
+            del problem
+    return config
+
+
+def _alone(settings: Mapping[str, Any] | ServeConfig) -> ServeConfig:
+    """Return the configuration, as far as each field can be judged by itself."""
     config = _converted(settings, ServeConfig, "serve")
     _check_serve(config, "serve")
     return config
+
+
+def _problems_together(config: ServeConfig) -> Iterator[FieldProblem]:
+    """Yield what is wrong with several fields together."""
+    yield from client_auth_problems(config.auth, "serve.auth")
+    yield from check_credentials_with_auth(config.credentials, config.auth.type, "serve.credentials")
+    yield from rule_problems(config.allow, config.auth.type, "serve.allow")
+    yield from pin_problems(config.pins, "serve.pins")
 
 
 def views_of(views: Mapping[str, Any]) -> dict[str, ViewConfig]:
@@ -72,15 +134,19 @@ def views_of(views: Mapping[str, Any]) -> dict[str, ViewConfig]:
 def settings_problems(tables: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield everything that is wrong in both tables: each field is judged by itself."""
     serve = tables.get("serve", {})
+    is_right = True
     for name, value in serve.items() if isinstance(serve, dict) else ():
         members = value if name in _SECTIONS and isinstance(value, dict) else {None: value}
         for member, each in members.items():
             try:
-                serve_of({name: each if member is None else {member: each}})
+                _alone({name: each if member is None else {member: each}})
             except FieldProblem as problem:
+                is_right = False
                 yield problem
     if isinstance(serve, dict) and "key_file" in serve and "cert_file" not in serve:
         yield FieldProblem("serve.key_file", "needs cert_file", "give the certificate as well")
+    if isinstance(serve, dict) and is_right:
+        yield from _problems_together(_alone(serve))
     views = tables.get("views", {})
     for name, settings in views.items() if isinstance(views, dict) else ():
         path = join("views", name)
@@ -105,7 +171,10 @@ def warn_of_unknown_servers(
 
     It is no error, because a program may deploy servers while the gateway serves.
     """
-    named = {"serve.stateful": serve.stateful if serve is not None else ()}
+    named: dict[str, Collection[str]] = {}
+    if serve is not None:
+        named = {"serve.stateful": serve.stateful, "serve.credentials": serve.credentials}
+        warn_of_unknown_names(serve.allow, server_ids, views)
     named.update((f"{join('views', name)}.servers", view.servers) for name, view in views.items())
     for path, ids in named.items():
         for server_id in ids:
@@ -113,6 +182,17 @@ def warn_of_unknown_servers(
                 near = nearest(server_id, server_ids, cutoff=0.6)
                 way_out = f"; did you mean {near!r}?" if near is not None else ""
                 logger.warning("%s: there is no server %r%s", path, server_id, way_out)
+
+
+def check_serve_with_servers(serve: ServeConfig, servers: Mapping[str, ServerConfig]) -> None:
+    """Raise :class:`ConfigError` for the first thing that does not go with a server of the fleet."""
+    for problem in check_credentials_with_servers(serve.credentials, servers):
+        error = problem.error("Invalid config")
+        try:
+            raise error
+        finally:
+            # Break the reference cycle: the traceback refers to this frame.
+            del error
 
 
 def serve_config_of(given: ServeConfig | Mapping[str, Any]) -> ServeConfig:
@@ -160,6 +240,12 @@ def _check_serve(config: ServeConfig, path: str) -> None:
             )
     for index, server_id in enumerate(config.stateful):
         check_server_id(server_id, at(path, f"stateful[{index}]"))
+    check_client_auth_values(config.auth, at(path, "auth"))
+    for index, rule in enumerate(config.allow):
+        check_rule(rule, at(path, f"allow[{index}]"))
+    for server_id, credentials in config.credentials.items():
+        check_credentials(credentials, join(at(path, "credentials"), server_id))
+    _check_discovery(config, path)
 
 
 def _converted(settings: Any, kind: type[S], path: str) -> S:
@@ -170,12 +256,47 @@ def _converted(settings: Any, kind: type[S], path: str) -> S:
         value = settings.get(name)
         if value is not None and not isinstance(value, Settings) and kind is ServeConfig:
             check_object(value, section, join(path, name))
+    if kind is ServeConfig:
+        _check_members(settings, path)
+    if kind is ServeConfig:
+        _check_type(settings.get("auth"), path)
     for name, choices in _CHOICES.items():
         value = settings.get(name) if name in kind.__struct_fields__ else None
         if isinstance(value, str) and value not in choices:
             raise FieldProblem(join(path, name), f"is not one of {', '.join(choices)}")
     made: S = convert(plain(settings, path), kind, path)
     return made
+
+
+def _check_type(auth: object, path: str) -> None:
+    value = auth.get("type") if isinstance(auth, Mapping) else None
+    if isinstance(value, str) and value not in CLIENT_AUTH_TYPES:
+        raise FieldProblem(f"{join(path, 'auth')}.type", f"is not one of {', '.join(CLIENT_AUTH_TYPES)}")
+
+
+def _check_members(settings: Mapping[str, Any], path: str) -> None:
+    """Raise a :class:`FieldProblem` for an unknown field in a table of a list, or in one that is found by a name."""
+    for name, kind in _LISTS.items():
+        value = settings.get(name)
+        for index, each in enumerate(value if isinstance(value, list | tuple) else ()):
+            if not isinstance(each, Settings):
+                check_object(each, kind, f"{join(path, name)}[{index}]")
+                if kind is AllowConfig:
+                    check_given_rule(each, f"{join(path, name)}[{index}]")
+    credentials = settings.get("credentials")
+    for server_id, each in credentials.items() if isinstance(credentials, Mapping) else ():
+        where = join(join(path, "credentials"), server_id)
+        check_server_id(server_id, where)
+        if not isinstance(each, Settings):
+            check_object(each, ServerCredentialsConfig, where)
+
+
+def _check_discovery(config: ServeConfig | ViewConfig, path: str) -> None:
+    for index, pattern in enumerate(config.hot):
+        check_text(pattern, at(path, f"hot[{index}]"))
+    if config.discovery == "search" and not has_full_text_search():
+        way_out = 'use a Python whose SQLite has it, or discovery = "list"'
+        raise FieldProblem(at(path, "discovery"), "search needs FTS5, which the module sqlite3 lacks here", way_out)
 
 
 def _check_origin(origin: str, path: str) -> None:
@@ -199,11 +320,14 @@ def _check_view(view: ViewConfig, path: str) -> None:
         check_server_id(server_id, at(path, f"servers[{index}]"))
     for index, pattern in enumerate(view.tools):
         check_text(pattern, at(path, f"tools[{index}]"))
+    _check_discovery(view, path)
     taken: dict[str, str] = {}
     for tool, name in view.rename.items():
         where = entry(at(path, "rename"), tool)
         if _TOOL_NAME.fullmatch(name) is None:
             raise FieldProblem(where, "the name of a tool has 1 to 128 letters, digits, '_', '-' and '.'")
+        if name in _META_TOOLS and view.discovery == "search":
+            raise FieldProblem(where, 'is a tool of discovery = "search"', "choose another name")
         if name in taken:
             raise FieldProblem(where, "two tools have this name", "rename one of them")
         taken[name] = tool

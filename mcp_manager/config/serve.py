@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 from msgspec import Meta
 
 from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings
+from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.resume import ResumeConfig
+from mcp_manager.config.server_credentials import ServerCredentialsConfig
 from mcp_manager.config.tools import ToolPatterns
 
 if TYPE_CHECKING:
@@ -26,11 +29,14 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
     ----------
     listen
         The address to listen on: ``127.0.0.1:8080``, ``[::1]:8080``, ``unix:/path/of/the/socket``, or ``systemd`` for a
-        socket that systemd passes. Port 0 is any free one. As long as clients do not authenticate, it must be of this
-        machine.
+        socket that systemd passes. Port 0 is any free one. As long as clients need not authenticate (``auth``), it must
+        be of this machine.
     cert_file, key_file, key_password
         The certificate for TLS with its chain, its private key, both PEM, and the password of an encrypted key. Without
         ``key_file``, ``cert_file`` holds both. Default: no TLS.
+    behind_tls_proxy
+        Whether clients on other machines reach the gateway only through a proxy that terminates TLS. Without it and
+        without TLS, a warning says that tokens travel in clear text.
     allowed_hosts
         Which ``Host`` headers are accepted besides ``localhost``, the loopback addresses and the host of ``listen``:
         names with or without a port, such as ``gateway.example.com``. A proxy in front needs its public name here.
@@ -65,8 +71,23 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
         Seconds that changes of lists are gathered before clients are told of them once.
     page_size
         The most entries of a page in a merged list.
+    discovery, hot
+        How tools are found at ``/mcp``, as for a view, see :class:`ViewConfig`.
     min_ready
         How many servers must be ready for ``/ready`` to be 200.
+    auth
+        How clients authenticate, see :class:`ClientAuthConfig`.
+    allow
+        What principals may use, see :class:`AllowConfig`. Default: everybody may use everything.
+    limits
+        How much each principal may use, see :class:`ClientLimitConfig`.
+    credentials
+        With which credentials servers get the requests of clients, by id of the server, see
+        :class:`ServerCredentialsConfig`. Default: with the server's own.
+    audit
+        The audit log, see :class:`AuditConfig`.
+    pins
+        The tool definitions that are pinned, see :class:`PinsConfig`.
     """
 
     if TYPE_CHECKING:
@@ -77,6 +98,7 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
     cert_file: str | None = None
     key_file: str | None = None
     key_password: str | None = None
+    behind_tls_proxy: bool = False
     allowed_hosts: _Names = ()
     allowed_origins: _Names = ()
     session_keys: Annotated[tuple[str, ...], Meta(max_length=100)] = ()
@@ -92,7 +114,15 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
     resume: ResumeConfig = ResumeConfig()
     list_changed_delay_s: Seconds = 0.1
     page_size: Count = 1_000
+    discovery: Literal["list", "search"] = "list"
+    hot: ToolPatterns = ()
     min_ready: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    auth: ClientAuthConfig = ClientAuthConfig()
+    allow: Annotated[tuple[AllowConfig, ...], Meta(max_length=1000)] = ()
+    limits: Annotated[tuple[ClientLimitConfig, ...], Meta(max_length=1000)] = ()
+    credentials: dict[Annotated[str, Meta(min_length=1, max_length=256)], ServerCredentialsConfig] = {}
+    audit: AuditConfig = AuditConfig()
+    pins: PinsConfig = PinsConfig()
 
 
 class ViewConfig(Settings, frozen=True, kw_only=True):
@@ -113,6 +143,11 @@ class ViewConfig(Settings, frozen=True, kw_only=True):
         Names for tools, by ``{server}__{tool}``.
     descriptions
         Descriptions of tools, by ``{server}__{tool}``, in place of those of the server.
+    discovery
+        ``list``: clients get the list of all tools. ``search``: they get the tools ``search_tools``, ``describe_tools``
+        and ``call_tool``, and those of ``hot``; all others can be called by their names as well.
+    hot
+        The tools that are always listed with ``search``, as names or glob patterns for ``{server}__{tool}``.
     """
 
     if TYPE_CHECKING:
@@ -125,3 +160,5 @@ class ViewConfig(Settings, frozen=True, kw_only=True):
     instructions: str | None = None
     rename: _ByTool = {}
     descriptions: _ByTool = {}
+    discovery: Literal["list", "search"] = "list"
+    hot: ToolPatterns = ()

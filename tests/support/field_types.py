@@ -17,15 +17,20 @@ import msgspec
 
 import mcp_manager
 from mcp_manager.config import (
+    AllowConfig,
+    AuditConfig,
     AuthConfig,
     BalancingConfig,
     BreakerConfig,
+    ClientAuthConfig,
+    ClientLimitConfig,
     DiscoveryConfig,
     FallbackConfig,
     HealthConfig,
     HedgeConfig,
     LimitsConfig,
     ManagerConfig,
+    PinsConfig,
     RateConfig,
     RestartConfig,
     ResumeConfig,
@@ -33,6 +38,7 @@ from mcp_manager.config import (
     RetryConfig,
     ServeConfig,
     ServerConfig,
+    ServerCredentialsConfig,
     TelemetryConfig,
     TlsConfig,
     ToolsConfig,
@@ -42,6 +48,8 @@ from mcp_manager.config import (
 
 FOLDER: Final = Path(mcp_manager.__file__).parent / "config" / "fields"
 STRUCTS: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
+    "access": (AllowConfig, ClientAuthConfig, ClientLimitConfig),
+    "audit": (AuditConfig, PinsConfig),
     "auth": (AuthConfig,),
     "health": (BreakerConfig, HealthConfig, RestartConfig),
     "manager": (ManagerConfig,),
@@ -50,6 +58,7 @@ STRUCTS: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
     "resume": (ResumeConfig,),
     "serve": (ServeConfig, ViewConfig),
     "server": (ServerConfig,),
+    "server_credentials": (ServerCredentialsConfig,),
     "telemetry": (TelemetryConfig,),
     "tls": (TlsConfig,),
     "tools": (ToolsConfig,),

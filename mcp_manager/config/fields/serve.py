@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
+from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.audit import AuditConfig, PinsConfig
+from mcp_manager.config.fields.access import AllowFields, ClientAuthFields, ClientLimitFields
+from mcp_manager.config.fields.audit import AuditFields, PinsFields
 from mcp_manager.config.fields.resume import ResumeFields
+from mcp_manager.config.fields.server_credentials import ServerCredentialsFields
 from mcp_manager.config.resume import ResumeConfig
+from mcp_manager.config.server_credentials import ServerCredentialsConfig
 from mcp_manager.types import SequenceNotStr
 
 __all__ = ["ServeFields", "ViewFields"]
@@ -17,8 +23,8 @@ class ServeFields(TypedDict, total=False):
 
     listen: str
     """The address to listen on: ``127.0.0.1:8080``, ``[::1]:8080``, ``unix:/path/of/the/socket``, or ``systemd`` for a
-    socket that systemd passes. Port 0 is any free one. As long as clients do not authenticate, it must be of this
-    machine. Default: ``127.0.0.1:8080``.
+    socket that systemd passes. Port 0 is any free one. As long as clients need not authenticate (``auth``), it must be
+    of this machine. Default: ``127.0.0.1:8080``.
     """
     cert_file: str | None
     """The certificate for TLS with its chain, its private key, both PEM, and the password of an encrypted key. Without
@@ -31,6 +37,10 @@ class ServeFields(TypedDict, total=False):
     key_password: str | None
     """The certificate for TLS with its chain, its private key, both PEM, and the password of an encrypted key. Without
     ``key_file``, ``cert_file`` holds both. Default: no TLS.
+    """
+    behind_tls_proxy: bool
+    """Whether clients on other machines reach the gateway only through a proxy that terminates TLS. Without it and
+    without TLS, a warning says that tokens travel in clear text. Default: ``False``.
     """
     allowed_hosts: SequenceNotStr[str]
     """Which ``Host`` headers are accepted besides ``localhost``, the loopback addresses and the host of ``listen``:
@@ -69,8 +79,26 @@ class ServeFields(TypedDict, total=False):
     """Seconds that changes of lists are gathered before clients are told of them once. Default: ``0.1``."""
     page_size: int
     """The most entries of a page in a merged list. Default: ``1000``."""
+    discovery: Literal["list", "search"]
+    """How tools are found at ``/mcp``, as for a view, see :class:`ViewConfig`. Default: ``list``."""
+    hot: SequenceNotStr[str]
+    """How tools are found at ``/mcp``, as for a view, see :class:`ViewConfig`."""
     min_ready: int
     """How many servers must be ready for ``/ready`` to be 200. Default: ``1``."""
+    auth: ClientAuthConfig | ClientAuthFields
+    """How clients authenticate, see :class:`ClientAuthConfig`."""
+    allow: Sequence[AllowConfig | AllowFields]
+    """What principals may use, see :class:`AllowConfig`. Default: everybody may use everything."""
+    limits: Sequence[ClientLimitConfig | ClientLimitFields]
+    """How much each principal may use, see :class:`ClientLimitConfig`."""
+    credentials: Mapping[str, ServerCredentialsConfig | ServerCredentialsFields]
+    """With which credentials servers get the requests of clients, by id of the server, see
+    :class:`ServerCredentialsConfig`. Default: with the server's own.
+    """
+    audit: AuditConfig | AuditFields
+    """The audit log, see :class:`AuditConfig`."""
+    pins: PinsConfig | PinsFields
+    """The tool definitions that are pinned, see :class:`PinsConfig`."""
 
 
 class ViewFields(TypedDict, total=False):
@@ -90,3 +118,9 @@ class ViewFields(TypedDict, total=False):
     """Names for tools, by ``{server}__{tool}``."""
     descriptions: Mapping[str, str]
     """Descriptions of tools, by ``{server}__{tool}``, in place of those of the server."""
+    discovery: Literal["list", "search"]
+    """``list``: clients get the list of all tools. ``search``: they get the tools ``search_tools``, ``describe_tools``
+    and ``call_tool``, and those of ``hot``; all others can be called by their names as well. Default: ``list``.
+    """
+    hot: SequenceNotStr[str]
+    """The tools that are always listed with ``search``, as names or glob patterns for ``{server}__{tool}``."""

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from mcp_manager import ConfigError, ServeConfig, ViewConfig
+from mcp_manager.config.gateway_tables import serve_config_of
 from mcp_manager.config.listen_address import ListenAddress, parse_listen_address
 from mcp_manager.config.load import load_fleet_file, load_fleet_mapping
 from mcp_manager.config.sources import manager_config_of
@@ -141,3 +142,70 @@ def test_an_address_is_read_and_written_alike(text: str, address: ListenAddress,
 
 def test_the_defaults_are_valid() -> None:
     assert load_fleet_mapping({"servers": {}, "serve": msgspec.structs.asdict(ServeConfig())}).serve == ServeConfig()
+
+
+JWT = {"type": "jwt", "issuer": "https://idp.example.com", "audience": ["https://g/mcp"]}
+OPAQUE = {
+    "type": "introspection",
+    "introspection_endpoint": "https://idp.example.com/introspect",
+    "client_id": "g",
+    "client_secret": "${CLIENT_SECRET}",
+}
+
+
+@pytest.mark.parametrize("auth", [JWT, {**JWT, "issuer": "http://127.0.0.1:1/as"}, {**JWT, "issuer": "http://[::1]:1"}])
+def test_clients_may_have_signed_tokens(auth: dict[str, Any]) -> None:
+    serve = load_fleet_mapping({"servers": {}, "serve": {"auth": auth}}).serve
+    assert serve is not None
+    assert serve.auth.issuer == auth["issuer"]
+
+
+def test_the_secret_of_the_gateway_may_be_a_variable_and_never_shows(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.json"
+    path.write_bytes(msgspec.json.encode({"servers": {}, "serve": {"auth": OPAQUE}}))
+    serve = load_fleet_file(path, environment={"CLIENT_SECRET": KEY}).serve
+    assert serve is not None
+    assert serve.auth.client_secret == KEY
+    assert KEY not in f"{serve!r} {serve.to_dict()}"
+
+
+@pytest.mark.parametrize(
+    ("auth", "problem"),
+    [
+        ({"type": "jwk"}, "type: is not one of none, api_key, jwt, introspection"),
+        ({"type": "api_key"}, "keys_file: missing (give the file that mcp-manager key new NAME --file FILE has made)"),
+        ({"keys_file": "k"}, "keys_file: cannot be combined with type 'none' (set type to 'api_key', or drop it)"),
+        ({"type": "api_key", "keys_file": "k", "audience": ["x"]}, "audience: cannot be combined with type 'api_key'"),
+        ({**OPAQUE, "algorithms": ["RS256"]}, "algorithms: cannot be combined with type 'introspection'"),
+        ({**JWT, "client_id": "x"}, "client_id: cannot be combined with type 'jwt'"),
+        ({"type": "jwt", "audience": ["x"]}, "issuer: missing"),
+        ({"type": "jwt", "issuer": "https://a"}, "audience: missing"),
+        ({**JWT, "issuer": "http://idp.example.com"}, "issuer: is not https (only URLs of this machine may be http)"),
+        ({**JWT, "issuer": "http://127.0.0.1.evil.example.com"}, "issuer: is not https"),
+        ({**JWT, "jwks_url": "https://u:p@h/"}, "jwks_url: contains a user name or password"),
+        ({**JWT, "resource": "gateway.example.com"}, "resource: does not begin with http:// or https://"),
+        ({**JWT, "resource": "https://g/?x"}, "resource: has a query"),
+        ({**JWT, "algorithms": ["RS256", "HS256"]}, "algorithms[1]: is not accepted: whoever can check such a token"),
+        ({**JWT, "algorithms": ["none"]}, "algorithms[0]: is not accepted"),
+        ({**JWT, "algorithms": ["RS255"]}, "algorithms[0]: is not one of RS256, RS384"),
+        ({**JWT, "algorithms": []}, "algorithms: must not be empty"),
+        ({**JWT, "scopes": ["a b"]}, "scopes[0]: is not a scope"),
+        ({**JWT, "principal_claim": ""}, "principal_claim: must not be empty"),
+        ({**OPAQUE, "client_secret": None}, "client_secret: missing"),
+        ({**OPAQUE, "introspection_endpoint": None}, "introspection_endpoint: missing (give it, or issuer)"),
+        ({**OPAQUE, "client_secret": "${NOT_SET_ANYWHERE}"}, "client_secret: the environment variable"),
+    ],
+)  # fmt: skip
+def test_authentication_that_cannot_work_is_refused(
+    auth: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIENT_SECRET", KEY)
+    told = message({"servers": {}, "serve": {"auth": auth}})
+    assert told.startswith(f"Invalid configuration: serve.auth.{problem}"), told
+    assert KEY not in told
+
+
+@pytest.mark.parametrize("auth", [{"type": "jwt", "issuer": "https://a"}, {"type": "api_key"}])
+def test_authentication_is_checked_in_code_as_in_a_file(auth: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="missing"):
+        serve_config_of({"auth": auth})

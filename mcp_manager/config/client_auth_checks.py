@@ -1,0 +1,111 @@
+"""The checks of ``serve.auth``: each type has the fields it needs and none that it ignores."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mcp_manager.config._problem import FieldProblem, at
+from mcp_manager.config._url import check_url
+from mcp_manager.config.access import ClientAuthConfig
+
+__all__ = ["ACCEPTABLE_ALGORITHMS", "CLIENT_AUTH_TYPES", "check_client_auth_values", "client_auth_problems"]
+
+CLIENT_AUTH_TYPES: Final = ("none", "api_key", "jwt", "introspection")
+ACCEPTABLE_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+)
+"""The signature algorithms that a gateway can accept."""
+_TOKENS: Final = ("jwt", "introspection")
+_BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "keys_file": ("api_key", *_TOKENS),
+    "issuer": _TOKENS,
+    "audience": _TOKENS,
+    "resource": _TOKENS,
+    "leeway_s": _TOKENS,
+    "principal_claim": _TOKENS,
+    "scopes": _TOKENS,
+    "jwks_url": ("jwt",),
+    "algorithms": ("jwt",),
+    "introspection_endpoint": ("introspection",),
+    "client_id": ("introspection",),
+    "client_secret": ("introspection",),
+    "cache_s": ("introspection",),
+}
+"""The types that each field belongs to."""
+_URLS: Final = ("issuer", "jwks_url", "introspection_endpoint", "resource")
+_SECRET: Final = ("HS256", "HS384", "HS512")
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
+"""RFC 6749, section 3.3."""
+_DEFAULTS: Final = ClientAuthConfig()
+
+
+def check_client_auth_values(auth: ClientAuthConfig, path: str) -> None:
+    """Raise a :class:`FieldProblem` below ``path`` for the first value that can never work."""
+    for name in _URLS:
+        value = getattr(auth, name)
+        if value is not None:
+            _check_url(value, at(path, name))
+    for index, algorithm in enumerate(auth.algorithms):
+        where = at(path, f"algorithms[{index}]")
+        if algorithm in _SECRET or algorithm.lower() == "none":
+            text = "is not accepted: whoever can check such a token could make one"
+            raise FieldProblem(where, text, "use RS256, ES256 or EdDSA")
+        if algorithm not in ACCEPTABLE_ALGORITHMS:
+            raise FieldProblem(where, f"is not one of {', '.join(ACCEPTABLE_ALGORITHMS)}")
+    for index, scope in enumerate(auth.scopes):
+        if _SCOPE.fullmatch(scope) is None:
+            raise FieldProblem(at(path, f"scopes[{index}]"), "is not a scope", "give one scope per entry")
+    for name in ("keys_file", "principal_claim", "client_id", "client_secret"):
+        if getattr(auth, name) == "":
+            raise FieldProblem(at(path, name), "must not be empty")
+
+
+def client_auth_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldProblem]:
+    """Yield what does not fit together, or is missing; each value was checked by itself."""
+    for name in msgspec.structs.asdict(auth):
+        types = _BELONGS.get(name)
+        if types is not None and auth.type not in types and getattr(auth, name) != getattr(_DEFAULTS, name):
+            way_out = f"set type to {types[0]!r}, or drop it"
+            yield FieldProblem(at(path, name), f"cannot be combined with type {auth.type!r}", way_out)
+    if auth.type == "api_key" and auth.keys_file is None:
+        way_out = "give the file that mcp-manager key new NAME --file FILE has made"
+        yield FieldProblem(at(path, "keys_file"), "missing", way_out)
+    if auth.type == "jwt":
+        if auth.issuer is None:
+            yield FieldProblem(at(path, "issuer"), "missing", "give the issuer that tokens name in iss")
+        if not auth.audience and auth.resource is None:
+            way_out = (
+                "give audience, or the public URL of the gateway as resource: tokens for others must not work here"
+            )
+            yield FieldProblem(at(path, "audience"), "missing", way_out)
+        if not auth.algorithms:
+            yield FieldProblem(at(path, "algorithms"), "must not be empty", "drop it to accept the usual ones")
+    if auth.type == "introspection":
+        if auth.issuer is None and auth.introspection_endpoint is None:
+            yield FieldProblem(at(path, "introspection_endpoint"), "missing", "give it, or issuer")
+        for name in ("client_id", "client_secret"):
+            if getattr(auth, name) is None:
+                yield FieldProblem(at(path, name), "missing", "the introspection endpoint asks for it")
+
+
+def _check_url(url: str, path: str) -> None:
+    check_url(url, path)
+    parts = urlsplit(url)
+    if parts.query:
+        raise FieldProblem(path, "has a query", "give the URL without the part from '?' on")
+    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+        raise FieldProblem(path, "is not https", "only URLs of this machine may be http")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
