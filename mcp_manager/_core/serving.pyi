@@ -172,6 +172,10 @@ class ServedRequest(RequestHead):
         """The body."""
 
     @property
+    def peer(self) -> Any:
+        """The address of the client, as sockets name it; ``None`` once it is gone."""
+
+    @property
     def is_open(self) -> bool:
         """Whether the client waits for the response, or for the rest of it."""
 

@@ -210,8 +210,7 @@ cdef class ServedConnection(PacedReader):
 
     cdef object work(self, const char* data, Py_ssize_t size):
         """Take requests from received bytes; keep those that have to wait."""
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t taken
+        cdef Py_ssize_t taken, at = 0
         self.working = True
         try:
             while at < size and (self.phase == HEAD or self.phase == CHUNKS) and not self.write_paused:
@@ -241,8 +240,7 @@ cdef class ServedConnection(PacedReader):
 
     cdef Py_ssize_t take_head(self, const char* data, Py_ssize_t size) except -1:
         """Take a request, or the head of one; return the bytes used up, 0 if more have to arrive first."""
-        cdef Py_ssize_t end
-        cdef Py_ssize_t used
+        cdef Py_ssize_t end, used
         cdef ServedRequest request
         cdef int method_size = method_size_of(data, size)
         cdef int status
@@ -450,9 +448,7 @@ cdef class ServedConnection(PacedReader):
 
     cdef object completed(self, ServedRequest request):
         """Handle the end of a response."""
-        request.connection = None
-        request.on_gone = None
-        self.request = None
+        request.connection = request.on_gone = self.request = None
         self.phase = HEAD
         self.served_before = -1  # It is idle only from now on.
         if not request.keeps_alive or self.pool.draining:
@@ -515,8 +511,7 @@ cdef class ServedConnection(PacedReader):
         self.unread = self.body = None
         if request is not None and request.connection is not None:
             request.connection = None
-            on_gone = request.on_gone
-            request.on_gone = None
+            on_gone, request.on_gone = request.on_gone, None
             if on_gone is not None:
                 try:
                     on_gone()
@@ -532,6 +527,10 @@ cdef class ServedRequest(RequestHead):
     @property
     def is_open(self):
         return self.connection is not None
+
+    @property
+    def peer(self):
+        return None if self.connection is None else self.connection.transport.get_extra_info("peername")
 
     def reply(self, int status, bytes body not None, bytes fields not None=b""):
         if self.begun:

@@ -21,7 +21,7 @@ from mcp_manager.errors import InvalidRequestError
 from mcp_manager.protocol.methods import is_notification
 from mcp_manager.protocol.request import invalid_request, may_have_progress_token, replace_progress_token
 from mcp_manager.protocol.revisions import Era
-from mcp_manager.session import SessionTemplate
+from mcp_manager.session import Session, SessionTemplate
 from mcp_manager.transports.base import Request, Sendable
 
 __all__ = ["Exchanges"]
@@ -171,6 +171,16 @@ class Exchanges(CallsForCallers):
         template = supervisor.template
         known = template.knowledge.eras.recall(template.endpoint_key(0)) if supervisor.instances else None
         return None if known is None else peer_of(is_stateless=known[0] is Era.STATELESS, shares_session=shares)
+
+    def _session_of(self, server_id: str, caller: Caller) -> Session | None:
+        """Return a session that a server has for a caller; ``None`` if it has none."""
+        own = self._supervisor_of(server_id).template
+        return self._dispatcher.callers_of(server_id).session(own, caller)
+
+    def _peer_of(self, server_id: str, caller: Caller) -> Peer | None:
+        """Return what kind of server it is, as its session for a caller says; ``None`` if it has none."""
+        session = self._session_of(server_id, caller)
+        return None if session is None else peer_of(is_stateless=session.is_stateless, shares_session=False)
 
     def _call_for(
         self, caller: Caller | None, server_id: str, message: Message, timeout: float | None, key: str | None

@@ -12,7 +12,7 @@ from mcp_manager.auth.caller import Caller
 from mcp_manager.errors import CallError, ConnectError, InvalidRequestError, OverloadedError
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.servers.instance import Instance
-from mcp_manager.session import SessionTemplate
+from mcp_manager.session import Session, SessionTemplate
 
 __all__ = ["CallerSessions", "Checkout", "RoutedInstance"]
 
@@ -210,6 +210,12 @@ class CallerSessions:
             None if principal is None or not isinstance(routed, RoutedInstance) else principal.instances.get(routed)
         )
         return (routed, routed.generation) if instance is None else (instance, instance.generation)
+
+    def session(self, own: SessionTemplate, caller: Caller) -> Session | None:
+        """Return a session of a caller that was made; ``None`` if there is none."""
+        principal = self._principals.get((own, *caller.session_key))
+        made = () if principal is None else principal.instances.values()
+        return next((each.session for each in made if each.session is not None), None)
 
     def instance_ended(self, routed: RoutedInstance) -> None:
         """Forget the sessions of an instance that has ended."""

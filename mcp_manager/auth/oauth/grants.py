@@ -11,12 +11,13 @@ from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
 from mcp_manager.auth.token_store import Registration
 from mcp_manager.config import AuthConfig
 
-__all__ = ["assertion_of", "client_credentials", "exchange_id_token", "jwt_bearer", "refresh"]
+__all__ = ["assertion_of", "client_credentials", "exchange_id_token", "exchange_token", "jwt_bearer", "refresh"]
 
 _JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"
-_ID_JAG: Final = "urn:ietf:params:oauth:token-type:id-jag"
+_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:"
+_ACCESS_TOKEN: Final = _TOKEN_TYPE + "access_token"
+_ID_JAG: Final = _TOKEN_TYPE + "id-jag"
 
 
 def client_credentials(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
@@ -32,6 +33,30 @@ def refresh(token: str, resource: str) -> dict[str, str]:
 def jwt_bearer(assertion: str, resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
     """Return the token request that presents an assertion (RFC 7523, section 2.1)."""
     return _complete({"grant_type": _JWT_BEARER, "assertion": assertion}, resource, scopes)
+
+
+def exchange_token(
+    subject: str, subject_type: str, audience: str, resource: str, scopes: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the token request that exchanges somebody's token for an access token of a resource (RFC 8693, section 2.1).
+
+    Parameters
+    ----------
+    subject, subject_type
+        The token, and the last part of its type, such as ``access_token``.
+    audience, resource
+        What the new token is for; each may be "".
+    scopes
+        The scopes to request.
+    """
+    form = {
+        "grant_type": _EXCHANGE,
+        "requested_token_type": _ACCESS_TOKEN,
+        "subject_token": subject,
+        "subject_token_type": _TOKEN_TYPE + subject_type,
+        **({"audience": audience} if audience else {}),
+    }
+    return _complete(form, resource, scopes)
 
 
 async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
@@ -54,9 +79,17 @@ async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
 
 
 async def exchange_id_token(
-    http: OAuthHttp, config: AuthConfig, id_token: str, audience: str, resource: str, scopes: tuple[str, ...]
+    http: OAuthHttp,
+    config: AuthConfig,
+    id_token: str,
+    audience: str,
+    resource: str,
+    scopes: tuple[str, ...],
+    subject_type: str = "id_token",
 ) -> str:
     """Exchange a user's ID token for an assertion that another authorization server accepts (RFC 8693; ID-JAG).
+
+    ``subject_type`` is the last part of the token's type, for identity providers that take other tokens as well.
 
     Raises
     ------
@@ -74,7 +107,7 @@ async def exchange_id_token(
         "grant_type": _EXCHANGE,
         "requested_token_type": _ID_JAG,
         "subject_token": id_token,
-        "subject_token_type": _ID_TOKEN,
+        "subject_token_type": _TOKEN_TYPE + subject_type,
         "audience": audience,
     }
     reply = await TokenEndpoint(http, endpoint, client.issuer, client, config, None).send(

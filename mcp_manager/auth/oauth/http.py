@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
@@ -104,6 +104,8 @@ class OAuthHttp:
         public one not into a private network (2026-07-28, security best practices, server-side request forgery).
     config
         Its URLs are trusted; ``allow_private_addresses`` lifts the restriction on private networks.
+    trusted
+        Further URLs of the configuration.
     """
 
     def __init__(
@@ -112,13 +114,20 @@ class OAuthHttp:
         server_id: str,
         resource: URL,
         config: AuthConfig | None = None,
+        trusted: Iterable[str | None] = (),
     ) -> None:
         config = config or AuthConfig()
         self._client = client
         self._server_id = server_id
         self._resource = resource
         self._allows_private = config.allow_private_addresses
-        own = (config.issuer, config.authorization_endpoint, config.token_endpoint, config.idp_token_endpoint)
+        own = (
+            config.issuer,
+            config.authorization_endpoint,
+            config.token_endpoint,
+            config.idp_token_endpoint,
+            *trusted,
+        )
         self._trusted = frozenset(URL(each).origin() for each in own if each is not None)
         self._own_reach: Reach | None = None
 

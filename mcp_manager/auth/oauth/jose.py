@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DpopKey", "client_assertion", "require_jose"]
 
-_EXTRA: Final = "install it with: pip install 'pymcp-manager[oauth]'"
 _ASSERTION_LIFE_S: Final = 120
 
 
-def require_jose(what: str) -> None:
+def require_jose(what: str, extra: str = "oauth") -> None:
     """Raise :class:`ConfigError` unless joserfc is installed; ``what`` names the setting that needs it."""
     try:
         import joserfc  # noqa: F401, PLC0415 - an extra, and slow to import
     except ImportError:
-        raise ConfigError(f"{what} needs the package joserfc", hint=_EXTRA) from None
+        hint = f"install it with: pip install 'pymcp-manager[{extra}]'"
+        raise ConfigError(f"{what} needs the package joserfc", hint=hint) from None
 
 
 class DpopKey:

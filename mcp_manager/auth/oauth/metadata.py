@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from yarl import URL
@@ -15,8 +15,10 @@ from mcp_manager.errors import AuthError
 
 __all__ = [
     "AuthorizationServer",
+    "Metadata",
     "configured_server",
     "discover_authorization_server",
+    "discover_metadata",
     "guessed_server",
     "metadata_urls",
 ]
@@ -26,6 +28,24 @@ _OPENID: Final = "/.well-known/openid-configuration"
 _WHAT: Final = "the authorization server's metadata"
 # Metadata has one of these members; a server that answers every path with 200 may send something else.
 _MEMBERS: Final = ("issuer", "token_endpoint", "authorization_endpoint")
+
+
+class Metadata(NamedTuple):
+    """A metadata document with the issuer that was expected.
+
+    Parameters
+    ----------
+    issuer
+        The issuer in its own spelling.
+    where
+        What the document is and where, for errors.
+    body
+        Its members.
+    """
+
+    issuer: str
+    where: str
+    body: dict[str, Any]
 
 
 class AuthorizationServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,11 +98,23 @@ async def discover_authorization_server(http: OAuthHttp, issuer: str) -> Authori
     AuthError
         The metadata names another issuer (RFC 8414, section 3.3), is unusable, or is not available at present.
     """
+    found = await discover_metadata(http, issuer)
+    return None if found is None else _read(http, found)
+
+
+async def discover_metadata(http: OAuthHttp, issuer: str) -> Metadata | None:
+    """Return the metadata document of an authorization server, ``None`` if it publishes none.
+
+    Raises
+    ------
+    AuthError
+        It names another issuer (RFC 8414, section 3.3), or is not available at present.
+    """
     problem: AuthError | None = None
     for url in metadata_urls(http.checked(issuer, "the authorization server's issuer")):
         reply = await http.get(url, _WHAT)
         if reply.status == 200 and any(reply.body.get(name) for name in _MEMBERS):
-            return _read(http, issuer, url, reply.body)
+            return _checked(http, issuer, url, reply.body)
         if reply.is_transient:
             where = f"{_WHAT} at {http.shown(url)}"
             problem = problem or http.error(f"{where} is not available (HTTP {reply.status})", retryable=True)
@@ -95,7 +127,7 @@ async def discover_authorization_server(http: OAuthHttp, issuer: str) -> Authori
     return None
 
 
-def _read(http: OAuthHttp, issuer: str, url: URL, body: dict[str, Any]) -> AuthorizationServer:
+def _checked(http: OAuthHttp, issuer: str, url: URL, body: dict[str, Any]) -> Metadata:
     where = f"{_WHAT} at {http.shown(url)}"
     named = body.get("issuer")
     if isinstance(named, str) and is_template_of(named, issuer):
@@ -106,6 +138,11 @@ def _read(http: OAuthHttp, issuer: str, url: URL, body: dict[str, Any]) -> Autho
             f"{where} names another issuer than expected: {says} instead of {shown_text(issuer)}",
             hint="the server's protected resource metadata and its authorization server must name the same issuer",
         )
+    return Metadata(named, where, body)
+
+
+def _read(http: OAuthHttp, found: Metadata) -> AuthorizationServer:
+    named, where, body = found
     if not body.get("token_endpoint"):
         raise http.error(f"{where} names no token endpoint", hint="set auth.token_endpoint")
     # The other endpoints are checked on use, so that one that is never used may be invalid.
