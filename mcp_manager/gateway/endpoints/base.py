@@ -8,9 +8,11 @@ from typing import Any, Protocol
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth.caller import Caller
 from mcp_manager.gateway.client import Client
+from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["Description", "Endpoint", "Route"]
+__all__ = ["Description", "Endpoint", "PersonalServers", "Route"]
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -49,14 +51,35 @@ class Route(msgspec.Struct, frozen=True):
     adapt: Callable[[bytes], bytes] | None = None
 
 
+class PersonalServers(Protocol):
+    """The servers that get something of each client, so that nothing at them is shared among clients."""
+
+    def is_personal(self, server_id: str) -> bool:
+        """Return whether a server is one of them."""
+
+    async def personal_caller(self, server_id: str, client: Client) -> Caller | None:
+        """Return whom something is done for at one of them; ``None`` for other servers. Raises as the next one."""
+
+    async def identity_for(self, server_id: str, client: Client) -> ServerIdentity:
+        """Return how one of them introduces itself to a client.
+
+        Raises
+        ------
+        McpManagerError
+            There are no credentials of the client for the server, or it does not answer.
+        """
+
+
 class Endpoint(Protocol):
     """What clients see at one path.
 
-    ``name`` is unique among endpoints: ``fleet``, ``view/{name}`` or ``server/{id}``.
-    ``is_merged`` says whether its lists are made of those of several servers.
+    ``name`` is unique among endpoints: ``fleet``, ``view/{name}`` or ``server/{id}``. Under one name, clients may see
+    different things, as the rules allow them: what is kept of what clients see goes by ``key``.
+    ``is_merged`` says whether the gateway makes its lists, of those of one or several servers.
     """
 
     name: str
+    key: str
     is_merged: bool
 
     @property
@@ -68,6 +91,12 @@ class Endpoint(Protocol):
 
     def shows(self, server_id: str) -> bool:
         """Return whether it shows a server, or would show it if it were deployed."""
+
+    def allows(self, method: str) -> bool:
+        """Return whether requests with a method may be sent at all."""
+
+    def shows_resource(self, method: str, server_id: str, uri: str) -> bool:
+        """Return whether a request with a method may concern a resource, by the URI that its server knows."""
 
     async def describe(self, client: Client) -> Description:
         """Return how the endpoint introduces itself; waits for servers that are not connected yet, but not for long."""
@@ -108,8 +137,17 @@ class Endpoint(Protocol):
         There is a route only if :meth:`own_result` has no result.
         """
 
-    async def route_uri(self, uri: str, client: Client) -> tuple[str, str]:
+    async def route_uri(self, uri: str, client: Client, method: str = "resources/read") -> tuple[str, str]:
         """Return the server that a resource belongs to, and the URI that this server knows.
+
+        Parameters
+        ----------
+        uri
+            The resource, as the client names it.
+        client
+            Who asks.
+        method
+            What the client asks for.
 
         Raises
         ------

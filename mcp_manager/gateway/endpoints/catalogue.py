@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -16,13 +18,14 @@ from mcp_manager.gateway.endpoints.selection import Pair, Prefer, Selection
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 
-__all__ = ["MISSING_KEY", "Catalogue", "Pages", "Place", "catalogue_of", "names_of"]
+__all__ = ["MISSING_KEY", "Catalogue", "Pages", "Place", "catalogue_of", "made_catalogue", "names_of"]
 
 MISSING_KEY: Final = "mcp-manager/missing"
 """The member of a merged list's ``_meta`` that says which servers are not in it, or with an old list, and why."""
 
 _MOST_PAGE_BYTES: Final = 1024 * 1024
 _DIGEST_BYTES: Final = 16
+_MANY: Final = 500
 _INDEX_BYTES: Final = 4
 # After a longer name, a list that has changed cannot be continued.
 _LONGEST_LAST: Final = 1_024
@@ -63,7 +66,7 @@ class Catalogue(msgspec.Struct, frozen=True):
     rendered
         The entries as clients get them, in the same order.
     digest
-        Identifies the content.
+        Identifies the content, and the servers that it is of.
     """
 
     kind: Kind
@@ -99,9 +102,16 @@ def catalogue_of(kind: Kind, lists: Mapping[str, Listing], selection: Selection,
         shown[pair] = name
         text = selection.rendered(kind, pair, place.entry, name)
         rendered.append(text)
-        digest.update(b"%d:" % len(text))
+        digest.update(b"%d:%d:" % (len(text), len(place.server_id)))
         digest.update(text)
+        digest.update(place.server_id.encode())
     return Catalogue(kind, places, shown, rendered, digest.digest())
+
+
+async def made_catalogue(kind: Kind, lists: Mapping[str, Listing], selection: Selection, prefer: Prefer) -> Catalogue:
+    """Return what :func:`catalogue_of` does; it is made in a thread if it is large."""
+    make = partial(catalogue_of, kind, lists, selection, prefer)
+    return make() if sum(map(len, lists.values())) <= _MANY else await asyncio.to_thread(make)
 
 
 class Pages:

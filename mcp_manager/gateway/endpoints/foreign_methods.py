@@ -77,7 +77,9 @@ class ForeignMethods:
                     self._tasks.popitem(last=False)
         return adapt(response)
 
-    async def server_for(self, message: Message, client: Client, server_ids: list[str], *, hides_tools: bool) -> str:
+    async def server_for(
+        self, message: Message, client: Client, server_ids: list[str], hides_tools: Callable[[str], bool]
+    ) -> str:
         """Return the only server that can answer a request, or for a task, the one that has it.
 
         Parameters
@@ -89,8 +91,8 @@ class ForeignMethods:
         server_ids
             The servers that the endpoint shows, in the order of precedence.
         hides_tools
-            Whether some of their tools are hidden. Then only the tasks are found that the client got here, because any
-            other may be that of a hidden tool.
+            Says of a server whether some of its tools are hidden. Then only those of its tasks are found that the client
+            got here, because any other may be that of a hidden tool.
 
         Raises
         ------
@@ -102,15 +104,17 @@ class ForeignMethods:
         identities = await self._introductions.of(server_ids, _LOOK_S)
         able = [each for each, said in identities.items() if said is not None and _can(said, area)]
         if area == _TASKS and method != _LIST_TASKS:
-            return await self._with_task(message, client, able, hides_tools=hides_tools)
-        if method == _LIST_TASKS and hides_tools:
+            return await self._with_task(message, client, able, hides_tools)
+        if method == _LIST_TASKS and any(map(hides_tools, able)):
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}", _OWN)
         if len(able) == 1:
             return able[0]
         hint = f"{len(able)} servers have it: use the endpoint of one of them" if able else "no server declares it"
         raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:100]}", {**_OWN, "hint": hint})
 
-    async def _with_task(self, message: Message, client: Client, server_ids: list[str], *, hides_tools: bool) -> str:
+    async def _with_task(
+        self, message: Message, client: Client, server_ids: list[str], hides_tools: Callable[[str], bool]
+    ) -> str:
         try:
             task_id = _task_decoder.decode(message.params or b"{}").task_id
         except (msgspec.DecodeError, RecursionError):
@@ -118,11 +122,10 @@ class ForeignMethods:
         found = self._tasks.get((principal_of(client), task_id))
         if found in server_ids:
             return found
-        found = None
-        if not hides_tools:
-            asked = b'{"method":"tasks/get","params":{"taskId":%b}}' % msgspec.json.encode(task_id)
-            is_sole = len(server_ids) == 1
-            found = server_ids[0] if is_sole else await first_that_answers(self._manager, server_ids, asked)
+        whole = [each for each in server_ids if not hides_tools(each)]
+        is_sole = len(whole) == len(server_ids) == 1
+        asked = b'{"method":"tasks/get","params":{"taskId":%b}}' % msgspec.json.encode(task_id)
+        found = whole[0] if is_sole else await first_that_answers(self._manager, whole, asked)
         if found is None:
             raise RpcError(INVALID_PARAMS, f"Task not found: {task_id[:100]}", _OWN)
         return found

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from mcp_manager._version import __version__
 from mcp_manager.gateway.endpoints.base import Description
+from mcp_manager.gateway.tool_search.definitions import one_line
+from mcp_manager.gateway.tool_search.meta_tools import CALL, DESCRIBE, SEARCH
 from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["merged_description"]
+__all__ = ["merged_description", "server_line"]
 
 _SERVER_INFO: Final = {"name": "mcp-manager", "version": __version__}
 _LISTS: Final = ("tools", "prompts", "resources")
@@ -18,6 +20,12 @@ _MOST_MEMBERS: Final = 256
 _LONGEST_INSTRUCTIONS: Final = 4_000
 _LONGEST_TOGETHER: Final = 32_000
 _CUT: Final = " […]"
+_LONGEST_TABLE: Final = 6_000
+_MOST_LINES: Final = 60
+_HOW_TO_SEARCH: Final = (
+    f"Most tools are not listed here. Find them with {SEARCH}, by a few words on what is to be done, and call them with "
+    f"{CALL}; {DESCRIBE} returns their full definitions. Search before you say that something cannot be done."
+)
 _OWN: Final = "The tools and prompts of several servers are offered here; a name begins with that of its server."
 
 
@@ -27,6 +35,7 @@ def merged_description(
     *,
     is_prefixed: bool,
     hides_tools: bool = False,
+    is_searched: bool = False,
 ) -> Description:
     """Return how several servers introduce themselves together.
 
@@ -40,6 +49,9 @@ def merged_description(
         Whether names begin with those of their servers.
     hides_tools
         Whether some of their tools are hidden; tasks are not listed then, because they may be those of hidden tools.
+    is_searched
+        Whether tools are found by a search, and not listed: then a table of the servers takes the place of what they
+        tell models, and the instructions say how to find tools.
 
     Returns
     -------
@@ -62,7 +74,10 @@ def merged_description(
         capabilities["resources"]["subscribe"] = True
         capabilities.setdefault("completions", {})
         capabilities.setdefault("logging", {})
-    text = _instructions(identities, is_prefixed=is_prefixed) if instructions is None else instructions
+    if is_searched:
+        text: str | None = _to_search(identities, instructions)
+    else:
+        text = _instructions(identities, is_prefixed=is_prefixed) if instructions is None else instructions
     return Description(capabilities, dict(_SERVER_INFO), text)
 
 
@@ -90,6 +105,35 @@ def _copied(value: Any, levels: int) -> Any:
     copy: dict[str, Any] = {}
     _merge(copy, value, levels - 1)
     return copy
+
+
+def server_line(identity: ServerIdentity | None) -> str:
+    """Return what a server is for, in one line; "" if it does not say."""
+    if identity is None:
+        return ""
+    for said in (identity.info.get("description"), identity.instructions, identity.info.get("title")):
+        line = one_line(said) if isinstance(said, str) else ""
+        if line:
+            return line
+    return ""
+
+
+def _to_search(identities: Mapping[str, ServerIdentity | None], instructions: str | None) -> str:
+    """Return how to find tools, and the text of the operator or one line for each server."""
+    if instructions is not None:
+        return f"{instructions}\n\n{_HOW_TO_SEARCH}"
+    lines: list[str] = []
+    left = _LONGEST_TABLE
+    for server_id, identity in identities.items():
+        said = server_line(identity)
+        lines.append(f"- {server_id}: {said}" if said else f"- {server_id}")
+        left -= len(lines[-1])
+        if left <= 0 or len(lines) == _MOST_LINES:
+            break
+    more = len(identities) - len(lines)
+    if more > 0:
+        lines.append(f"- and {more} more: {SEARCH} with an empty query returns them")
+    return "\n".join([_HOW_TO_SEARCH, "", "The servers:", *lines]) if lines else _HOW_TO_SEARCH
 
 
 def _instructions(identities: Mapping[str, ServerIdentity | None], *, is_prefixed: bool) -> str | None:

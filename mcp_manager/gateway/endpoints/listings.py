@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
 from mcp_manager._core.splicing import UnclearMemberError, member_range
 from mcp_manager.errors import McpManagerError, RpcError, ServerNotFoundError
 from mcp_manager.gateway.endpoints.kinds import KINDS, TOOLS, Kind
+from mcp_manager.gateway.security.pins import Pins
+from mcp_manager.gateway.tool_search.tool_indexes import ToolIndexes
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
@@ -33,6 +36,8 @@ _SHORTEST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 # Beyond it, the names in a list are read in a thread.
 _MANY: Final = 2_000
+# Beyond it, definitions are compared in a thread.
+_MANY_COMPARED: Final = 100
 _LONGEST_KEY: Final = 8_192
 # How often a list that changes while it is read is read again at once.
 _AT_ONCE: Final = 2
@@ -90,16 +95,18 @@ class _Kept:
     ``stamp`` is that of the server when it was read. ``until`` is the loop time after which it is read again while the
     old one is used; ``retry_at`` that before which a server that has failed is not asked. ``is_outdated`` says that the
     list has changed, so that who asks for it waits for the new one; ``changes`` counts how often that was said.
-    ``was_missed`` says that somebody got a list without this one.
+    ``was_missed`` says that somebody got a list without this one. ``shown`` is the list without what pins hide.
     """
 
     __slots__ = (
         "asked",
         "changes",
         "failure",
+        "hidden",
         "is_outdated",
         "listing",
         "retry_at",
+        "shown",
         "stamp",
         "task",
         "until",
@@ -108,6 +115,8 @@ class _Kept:
 
     def __init__(self) -> None:
         self.listing: Listing | None = None
+        self.hidden: frozenset[str] = frozenset()
+        self.shown: Listing | None = None
         self.stamp: tuple[Any, ...] = ()
         self.until = 0.0
         self.is_outdated = True
@@ -131,16 +140,29 @@ class Listings:
         The fleet.
     patience_s
         Seconds that callers wait for a server; reading goes on after that.
+    pins
+        Compares what servers list with what was pinned. If it hides what differs, a list that its server says has
+        changed is not used until it was read again.
     """
 
-    def __init__(self, manager: McpManager, patience_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        manager: McpManager,
+        patience_s: float = 5.0,
+        pins: Pins | None = None,
+    ) -> None:
         self._manager = manager
+        self.pins: Pins = Pins() if pins is None else pins
+        self.is_personal: Callable[[str], bool] | None = None
+        """Tells which servers get something of each client. Their lists are those that they show to the gateway."""
         self._patience_s = patience_s
         self._kept: dict[tuple[str, Kind], _Kept] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._watchers: list[Callable[[str, Kind], None]] = []
         self._is_closed = False
+        # Made of the tools in them; endpoints share them, too.
+        self.indexes: ToolIndexes = ToolIndexes()
         # Increases whenever a list has changed or has to be read again.
         self.version: int = 0
 
@@ -227,10 +249,12 @@ class Listings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kept.clear()
+        self.indexes.clear()
 
     def _forget(self, server_id: str) -> None:
         for kind in KINDS.values():
             self._kept.pop((server_id, kind), None)
+        self.pins.forget(server_id)
 
     def _gathered(self, server_ids: list[str], kind: Kind) -> Lists:
         found: dict[str, Listing] = {}
@@ -239,14 +263,41 @@ class Listings:
             kept = self._kept.get((server_id, kind))
             if kept is None:
                 continue
-            if kept.listing is not None:
-                found[server_id] = self._permitted(server_id, kind, kept.listing)
+            listing = None if kept.is_outdated and self._has_to_be_new(kind) else kept.shown
+            if listing is not None:
+                found[server_id] = self._permitted(server_id, kind, listing)
             if kept.failure:
                 missing[server_id] = kept.failure
-            elif kept.listing is None or (kept.is_outdated and kept.task is not None):
+            elif listing is None or (kept.is_outdated and kept.task is not None):
                 missing[server_id] = f"its {kind.member} were not listed within {self._patience_s:g} s"
-            kept.was_missed |= kept.listing is None
+            kept.was_missed |= listing is None
         return Lists(found, missing)
+
+    def _has_to_be_new(self, kind: Kind) -> bool:
+        return self.pins.blocks and self.pins.concerns(kind)
+
+    def compare_again(self) -> None:
+        """Compare all lists with the pins, which have changed; watchers are told of those that differ now."""
+        for (server_id, kind), kept in list(self._kept.items()):
+            if kept.listing is None or not self.pins.concerns(kind):
+                continue
+            before = kept.shown
+            self._show(server_id, kind, kept, kept.listing, self._compared(server_id, kind, kept.listing))
+            if kept.shown is not before:
+                self.version += 1
+                for watcher in self._watchers:
+                    watcher(server_id, kind)
+
+    def _compared(self, server_id: str, kind: Kind, listing: Listing) -> dict[str, str]:
+        return self.pins.compare(server_id, kind, ((each.key, each.raw) for each in listing))
+
+    def _show(self, server_id: str, kind: Kind, kept: _Kept, listing: Listing, different: dict[str, str]) -> None:
+        """Keep a list, and what of it is shown."""
+        hidden = self.pins.note(server_id, kind, different) if self.pins.concerns(kind) else frozenset()
+        if kept.listing is listing and kept.hidden == hidden:
+            return
+        kept.listing, kept.hidden = listing, hidden
+        kept.shown = tuple(each for each in listing if each.key not in hidden) if hidden else listing
 
     def _permitted(self, server_id: str, kind: Kind, listing: Listing) -> Listing:
         """Return a list without the tools that the configuration forbids by now."""
@@ -305,15 +356,22 @@ class Listings:
                 listing = await self._fetch(server_id, kind)
                 if changes == kept.changes:
                     break
+            different: dict[str, str] = {}
+            if self.pins.concerns(kind):
+                different = await self._compared_later(server_id, kind, listing)
             if deployment == self._stamp(server_id, kind)[:1] and self._kept.get((server_id, kind)) is kept:
-                self._keep(server_id, kind, kept, listing, changes)
+                self._keep(server_id, kind, kept, listing, (changes, different))
         except McpManagerError as error:
             pause_s = min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, loop.time() - began))
             # Clients are not told more: the reason may name what is inside the network.
             why = "it answered with an error" if isinstance(error, RpcError) else "it does not answer"
             level = logging.DEBUG if kept.failure else logging.WARNING
-            _log.log(level, "server %r: its %s are not in merged lists: %s", server_id, kind.member, error)
+            _log.log(level, "server %r: its %s are not in merged lists: %s", server_id, kind.member, str(error))
             kept.failure = f"its {kind.member} could not be listed: {why}"
+            if self.is_personal is not None and self.is_personal(server_id):
+                kept.failure = (
+                    f"its {kind.member} are listed for each client at /servers/{quote(server_id, safe='')}/mcp"
+                )
             kept.retry_at = loop.time() + pause_s
             self.version += 1
         finally:
@@ -321,7 +379,16 @@ class Listings:
             no_longer_count()
             kept.task = None
 
-    def _keep(self, server_id: str, kind: Kind, kept: _Kept, listing: Listing, changes: int) -> None:
+    async def _compared_later(self, server_id: str, kind: Kind, listing: Listing) -> dict[str, str]:
+        if len(listing) <= _MANY_COMPARED:
+            return self._compared(server_id, kind, listing)
+        return await asyncio.to_thread(self._compared, server_id, kind, listing)
+
+    def _keep(
+        self, server_id: str, kind: Kind, kept: _Kept, listing: Listing, read: tuple[int, dict[str, str]]
+    ) -> None:
+        """Keep a list; ``read`` has the changes that it has, and what is not as pinned."""
+        changes, different = read
         before, had_failed = kept.listing, bool(kept.failure)
         # A list that changes all the time is used as it is, and read again for who asks next.
         is_told, kept.is_outdated = kept.changes > 0, kept.changes != changes
@@ -331,10 +398,13 @@ class Listings:
         kept.failure = ""
         kept.retry_at = 0.0
         is_news = listing != before if before is not None else bool(listing) and kept.was_missed
+        # Who has asked since the server told of the change got no list at all.
+        is_told = is_told and not (kept.was_missed and self._has_to_be_new(kind))
+        is_news = is_news or (kept.was_missed and self._has_to_be_new(kind))
         kept.was_missed = False
-        if listing != before:
-            kept.listing = listing
-        if listing != before or had_failed:
+        shown = kept.shown
+        self._show(server_id, kind, kept, listing if listing != before or before is None else before, different)
+        if kept.shown is not shown or had_failed or self._has_to_be_new(kind):
             self.version += 1
         if is_news and not is_told:
             for watcher in self._watchers:

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.splicing import with_params, with_range
+from mcp_manager._core.splicing import with_range
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.asking import first_that_answers
 from mcp_manager.gateway.endpoints.base import Description, Route
-from mcp_manager.gateway.endpoints.catalogue import Catalogue, Pages, Place, catalogue_of, names_of
+from mcp_manager.gateway.endpoints.built_list import BuiltList
+from mcp_manager.gateway.endpoints.catalogue import Catalogue, Pages, Place, made_catalogue, names_of
 from mcp_manager.gateway.endpoints.foreign_methods import ForeignMethods, resembles_known
 from mcp_manager.gateway.endpoints.introducing import merged_description
 from mcp_manager.gateway.endpoints.introductions import Introductions
 from mcp_manager.gateway.endpoints.kinds import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind
 from mcp_manager.gateway.endpoints.linked_resources import with_client_uris
 from mcp_manager.gateway.endpoints.listings import Listing, Listings, Lists, input_schema_of
-from mcp_manager.gateway.endpoints.not_found import nearest, no_resource, quoted
-from mcp_manager.gateway.endpoints.request_params import cursor_in, plain_text_in, text_in
-from mcp_manager.gateway.endpoints.resource_owners import SeenUris, match_rank
+from mcp_manager.gateway.endpoints.not_found import hint_for, no_resource, quoted
+from mcp_manager.gateway.endpoints.request_params import Reference, cursor_in, plain_text_in, text_in
+from mcp_manager.gateway.endpoints.resource_owners import SeenUris, best_owner
+from mcp_manager.gateway.endpoints.searching import Searching, listed_tools
 from mcp_manager.gateway.endpoints.selection import ALIAS_SCHEME, Selection, alias_of, in_alias
+from mcp_manager.gateway.security.pins import DefinitionBlockedError
 from mcp_manager.gateway.sessions.sealing import Sealer
+from mcp_manager.gateway.tool_search.meta_tools import CALL
+from mcp_manager.gateway.tool_search.wrapped_calls import unwrapped
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
+from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.revisions import Era
 
 __all__ = ["MergedEndpoint"]
@@ -38,37 +45,11 @@ _OWN: Final = {"source": "gateway"}
 _LOOK_AGAIN_S: Final = 1.0
 # How long a request waits for servers whose lists may have the name that it gives, and a description for servers.
 _LOOK_S: Final = 2.0
-_MANY: Final = 500
 _MOST_ADAPTING: Final = 10_000
 _MOST_FEW: Final = 1_000
-_NAMED: Final[dict[str, tuple[Kind, str]]] = {"tools/call": (TOOLS, "tool"), "prompts/get": (PROMPTS, "prompt")}
+_NAMED: Final[dict[str, tuple[Kind, str]]] = {CALL_TOOL: (TOOLS, "tool"), "prompts/get": (PROMPTS, "prompt")}
 _BY_URI: Final = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 _COMPLETE: Final = "completion/complete"
-
-_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_text_decoder = msgspec.json.Decoder(str)
-
-
-class _Built:
-    """A merged list, and what it was made of."""
-
-    __slots__ = ("catalogue", "lists", "look_at", "pages", "servers", "version")
-
-    def __init__(self, catalogue: Catalogue, pages: Pages, lists: Lists) -> None:
-        self.catalogue = catalogue
-        self.pages = pages
-        self.lists = lists
-        self.servers: list[str] = []
-        self.version = -1
-        self.look_at = 0.0
-
-    def is_made_of(self, lists: Lists) -> bool:
-        """Return whether these are the same lists."""
-        return (
-            self.lists.missing == lists.missing
-            and list(self.lists.found) == list(lists.found)
-            and all(listing is lists.found[server_id] for server_id, listing in self.lists.found.items())
-        )
 
 
 class MergedEndpoint:
@@ -112,17 +93,17 @@ class MergedEndpoint:
         self._selection = selection
         self._page_size = page_size
         self.name: str = name
-        self._built: dict[Kind, _Built] = {}
+        self.key: str = name
+        self._built: dict[Kind, BuiltList] = {}
         self._building: dict[Kind, asyncio.Lock] = {kind: asyncio.Lock() for kind in KINDS.values()}
         self._few: dict[tuple[Kind, tuple[str, ...]], tuple[Mapping[str, Listing], dict[str, Place]]] = {}
         self._seen = SeenUris()
         self._foreign = ForeignMethods(manager, introductions)
+        self._searching = Searching(listings.indexes)
         self._adapting: dict[str, Callable[[bytes], bytes]] = {}
         self._resources_due = 0.0
         self._description: Description | None = None
         self._described_until = 0.0
-
-    # What it is
 
     def show(self, selection: Selection) -> None:
         """Show something else from now on, to all who have this endpoint."""
@@ -131,6 +112,11 @@ class MergedEndpoint:
         self._few.clear()
         self._resources_due = 0.0
         self._description = None
+
+    @property
+    def selection(self) -> Selection:
+        """What it shows."""
+        return self._selection
 
     def servers(self) -> list[str]:
         """Return the ids of the servers that it shows, those with the highest priority first."""
@@ -141,6 +127,14 @@ class MergedEndpoint:
         """Return whether it shows a server, or would show it if it were deployed."""
         return self._selection.shows(server_id)
 
+    def allows(self, method: str) -> bool:
+        """Return whether requests with a method may be sent at all."""
+        return self._selection.allows(method)
+
+    def shows_resource(self, method: str, server_id: str, uri: str) -> bool:
+        """Return whether a request with a method may concern a resource, by the URI that its server knows."""
+        return self.shows(server_id) and self._selection.permits(method, RESOURCES, server_id, uri)
+
     async def describe(self, client: Client) -> Description:
         """Return what all servers can do, and what they tell models.
 
@@ -150,43 +144,55 @@ class MergedEndpoint:
         if self._description is not None and loop.time() < self._described_until:
             return self._description
         selection = self._selection
-        identities = await self._introductions.of(self.servers(), _LOOK_S)
+        identities = await self.introductions(self.servers(), _LOOK_S)
         description = merged_description(
             identities,
             selection.instructions,
             is_prefixed=selection.is_prefixed,
             hides_tools=selection.chooses_tools,
+            is_searched=selection.hot is not None,
         )
         if selection is self._selection:
             self._description = description
             self._described_until = loop.time() + _LOOK_AGAIN_S
         return description
 
+    async def introductions(self, server_ids: list[str], wait_s: float) -> dict[str, ServerIdentity | None]:
+        """Return what servers say about themselves, as far as it is shown; ``None`` for one that is not connected."""
+        introduced = self._selection.introduced
+        said = await self._introductions.of(server_ids, wait_s)
+        return {each: None if identity is None else introduced(each, identity) for each, identity in said.items()}
+
     async def tool_schema(self, name: str, client: Client) -> bytes | None:
         """Return the input schema of a tool, by the name that clients know; ``None`` if it is not known."""
         place = await self._find(TOOLS, name)
         return None if place is None else input_schema_of(place.entry)
 
-    # Lists
-
     async def own_result(self, message: Message, client: Client) -> bytes | None:
-        """Return a page of a merged list; ``None`` for other methods."""
+        """Return a page of a merged list, or what a search of tools finds; ``None`` for other requests."""
         kind = KINDS.get(message.method or "")
-        if kind is None:
+        if kind is not None:
+            return (await self._current(kind)).pages.page(cursor_in(message))
+        if self._selection.hot is None or message.method != CALL_TOOL or self.known_route(message, client) is not None:
             return None
+        return await self._searching.own_result(message, client, self)
+
+    async def _current(self, kind: Kind) -> BuiltList:
         built = self._built.get(kind)
-        if built is None or not self._is_current(built):
-            built = await self._refreshed(kind)
-        return built.pages.page(cursor_in(message))
+        return built if built is not None and self._is_current(built) else await self._refreshed(kind)
 
-    def _is_current(self, built: _Built) -> bool:
-        return (
-            built.version == self._listings.version
-            and asyncio.get_running_loop().time() < built.look_at
-            and built.servers == self._listings.servers()
-        )
+    async def tools(self) -> tuple[Catalogue, list[str]]:
+        """Return all its tools, and the servers whose tools are not known."""
+        built = await self._current(TOOLS)
+        return built.catalogue, list(built.lists.missing)
 
-    async def _refreshed(self, kind: Kind, patience_s: float | None = None) -> _Built:
+    def _is_current(self, built: BuiltList) -> bool:
+        return self._is_new(built) and built.servers == self._listings.servers()
+
+    def _is_new(self, built: BuiltList) -> bool:
+        return built.version == self._listings.version and asyncio.get_running_loop().time() < built.look_at
+
+    async def _refreshed(self, kind: Kind, patience_s: float | None = None) -> BuiltList:
         """Return the merged list as it is now; servers that do not answer in time are missing in it."""
         selection, servers = self._selection, self._listings.servers()
         lists = await self._listings.of(self.servers(), kind, patience_s)
@@ -207,24 +213,21 @@ class MergedEndpoint:
             built.servers, built.version, built.look_at = servers, version, look_at if is_whole else 0.0
         return built if selection is self._selection else await self._refreshed(kind, patience_s)
 
-    async def _build(self, kind: Kind, lists: Lists) -> _Built:
-        count = sum(map(len, lists.found.values()))
+    async def _build(self, kind: Kind, lists: Lists) -> BuiltList:
         # Read here: a thread must not look at servers.
         order = {server_id: self._prefer(server_id) for server_id in lists.found}
-        make = partial(catalogue_of, kind, lists.found, self._selection, order.__getitem__)
-        catalogue = make() if count <= _MANY else await asyncio.to_thread(make)
+        catalogue = await made_catalogue(kind, lists.found, self._selection, order.__getitem__)
         before = self._built.get(kind)
         if before is not None and before.catalogue.digest == catalogue.digest and before.lists.missing == lists.missing:
             # The same content: cursors and pages stay as they are, and nothing is kept twice.
             same = msgspec.structs.replace(catalogue, rendered=before.catalogue.rendered)
-            return _Built(same, before.pages, lists)
-        pages = Pages(catalogue, lists.missing, self._sealer, self.name, self._page_size)
-        return _Built(catalogue, pages, lists)
+            return BuiltList(same, before.pages, lists)
+        shown = listed_tools(catalogue, self._selection) if kind is TOOLS else catalogue
+        pages = Pages(shown, lists.missing, self._sealer, self.name, self._page_size)
+        return BuiltList(catalogue, pages, lists)
 
     def _prefer(self, server_id: str) -> tuple[int, str]:
         return -self._listings.priority(server_id), server_id
-
-    # Routes
 
     async def route(self, message: Message, client: Client) -> Route:
         """Return the server that has what a request names, and the request with the name that this server knows.
@@ -235,6 +238,8 @@ class MergedEndpoint:
             No server that is shown has it.
         """
         method = message.method or ""
+        if not self._selection.allows(method):
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {quoted(method)}", _OWN)
         named = _NAMED.get(method)
         if named is not None:
             return await self._by_name(message, client, *named)
@@ -246,8 +251,8 @@ class MergedEndpoint:
             raise RpcError(METHOD_NOT_FOUND, "Method not found", _OWN)
         if text_in(message, b"uri") is not None:
             return await self._by_uri(message, client)
-        hides_tools = self._selection.chooses_tools
-        server_id = await self._foreign.server_for(message, client, self.servers(), hides_tools=hides_tools)
+        open_to = self._selection.open_to(method, self.servers())
+        server_id = await self._foreign.server_for(message, client, open_to, self._selection.hides_tools_of)
         return Route(server_id, message, self.adapter(server_id))
 
     def known_route(self, message: Message, client: Client) -> Route | None:
@@ -255,8 +260,14 @@ class MergedEndpoint:
         named = _NAMED.get(message.method or "")
         built = None if named is None else self._built.get(named[0])
         found = None if built is None else plain_text_in(message, b"name")
+        if found is not None and self._selection.hot is not None and found[0] == CALL and named == _NAMED[CALL_TOOL]:
+            try:
+                message = unwrapped(message)
+            except RpcError:
+                return None
+            found = plain_text_in(message, b"name")
         place = None if built is None or found is None else built.catalogue.places.get(found[0])
-        if found is None or place is None or not self._listings.is_deployed(place.server_id):
+        if found is None or built is None or place is None or not self._is_there(place, built):
             return None
         if asyncio.get_running_loop().time() >= self._resources_due:
             return None
@@ -273,19 +284,18 @@ class MergedEndpoint:
         found = text_in(message, b"name")
         if found is None:
             raise RpcError(INVALID_PARAMS, f"Invalid params: the name of the {what} must be a string", _OWN)
+        if kind is TOOLS and self._selection.hot is not None and found[1] == CALL:
+            found = text_in(unwrapped(found[0]), b"name") or found
         message, name, start, end = found
-        built = self._built.get(kind)
-        place = None if built is None else built.catalogue.places.get(name)
-        if place is None or not self._listings.is_deployed(place.server_id):
-            place = await self._find(kind, name)
+        if asyncio.get_running_loop().time() >= self._resources_due:
+            await self._look_for_resources()
+        place = await self._find(kind, name)
         if place is not None:
             request = with_range(message, start, end, place.own_json)
             server_id = place.server_id
         else:
             server_id, own = await self._unlisted(kind, what, name)
             request = with_range(message, start, end, msgspec.json.encode(own))
-        if asyncio.get_running_loop().time() >= self._resources_due:
-            await self._look_for_resources()
         return self._renamed(message, client, server_id, request)
 
     async def _look_for_resources(self) -> None:
@@ -311,7 +321,11 @@ class MergedEndpoint:
         """
         owners = self._selection.possible_servers(kind, name, self.servers())
         pair = self._selection.unlisted(kind, name, owners)
-        if pair is None or owners[0] in (await self._listings.of(owners, kind, 0.0)).found:
+        if (
+            pair is None
+            or self._listings.pins.blocks
+            or owners[0] in (await self._listings.of(owners, kind, 0.0)).found
+        ):
             raise await self._unknown(kind, what, name)
         return pair
 
@@ -320,13 +334,17 @@ class MergedEndpoint:
         built = self._built.get(kind)
         if built is not None:
             place = built.catalogue.places.get(name)
-            is_there = place is not None and self._listings.is_deployed(place.server_id)
-            if is_there or self._is_current(built):
+            if self._is_current(built) or (place is not None and self._is_there(place, built)):
                 return place
         owners = self._selection.possible_servers(kind, name, self.servers())
         if built is not None or len(owners) == len(self.servers()):
             return (await self._refreshed(kind, _LOOK_S)).catalogue.places.get(name)
         return (await self._places_of(kind, owners)).get(name)
+
+    def _is_there(self, place: Place, built: BuiltList) -> bool:
+        """Return whether something in a list can be used; if pins block, the list must be as new as can be known."""
+        is_usable = not self._listings.pins.blocks or self._is_new(built)
+        return is_usable and self._listings.is_deployed(place.server_id)
 
     async def _places_of(self, kind: Kind, server_ids: list[str]) -> dict[str, Place]:
         """Return where everything of a few servers is: nobody waits for others only to make a call."""
@@ -343,24 +361,30 @@ class MergedEndpoint:
         """Return the error for a name that nothing has; near names come only from the server that it names."""
         data: dict[str, Any] = dict(_OWN)
         owners = self._selection.possible_servers(kind, name, self.servers())
+        if self._listings.pins.blocks and name in self._blocked_names(kind, owners):
+            return DefinitionBlockedError(what, quoted(name))
         if len(owners) == 1:
             places = await self._places_of(kind, owners)
-            if (await self._listings.of(owners, kind, 0.0)).missing:
-                data["hint"] = f"server {owners[0]!r} cannot be listed at present"
-            else:
-                # What all names of a server begin with says nothing of how near they are.
-                by_own = {place.own: shown for shown, place in places.items()}
-                near = [by_own[own] for own in nearest(name.removeprefix(f"{owners[0]}__"), list(by_own))]
-                if near:
-                    data["hint"] = f"did you mean {' or '.join(near)}?"
+            is_missing = bool((await self._listings.of(owners, kind, 0.0)).missing)
+            by_own = None if is_missing else {place.own: shown for shown, place in places.items()}
+            data |= hint_for(name, owners[0], by_own)
         return RpcError(INVALID_PARAMS, f"Unknown {what}: {quoted(name)}", data)
+
+    def _blocked_names(self, kind: Kind, server_ids: list[str]) -> Collection[str]:
+        """Return the names of what these servers list, and pins hide."""
+        shows, hidden = self._selection.shows_entry, self._listings.pins.hidden
+        pairs = [(each, key) for each in server_ids for key in hidden(each, kind) if shows(kind, each, key)]
+        return self._selection.names(kind, pairs, self._prefer).values()
 
     async def _by_uri(self, message: Message, client: Client) -> Route:
         param = text_in(message, b"uri")
         if param is None:
             raise RpcError(INVALID_PARAMS, "Invalid params: uri must be a string", _OWN)
         message, uri, start, end = param
-        server_id, own = await self.route_uri(uri, client)
+        method = message.method or ""
+        server_id, own = await self.route_uri(uri, client, method)
+        if method not in _BY_URI and not self._selection.open_to(method, [server_id]):
+            raise no_resource(uri, client)
         adapt = self.adapter(server_id)
         if own == uri:
             return Route(server_id, message, adapt)
@@ -375,7 +399,7 @@ class MergedEndpoint:
             adapt = self._adapting[server_id] = partial(with_client_uris, rename=partial(self.uri_from, server_id))
         return adapt
 
-    async def route_uri(self, uri: str, client: Client) -> tuple[str, str]:
+    async def route_uri(self, uri: str, client: Client, method: str = "resources/read") -> tuple[str, str]:
         """Return the server that a resource belongs to, and the URI that this server knows.
 
         It is, in this order: the server that lists the URI; the one that a URI of the gateway's own names; the one whose
@@ -386,14 +410,18 @@ class MergedEndpoint:
         RpcError
             No server that is shown has it.
         """
+        found = await self._owner(uri)
+        if found is None or not self._selection.permits(method, RESOURCES, *found):
+            raise no_resource(uri, client)
+        return found
+
+    async def _owner(self, uri: str) -> tuple[str, str] | None:
         found = await self._listed(uri)
         if found is not None:
             return found
         alias = in_alias(uri)
         if alias is not None:
-            if alias[0] in self.servers():
-                return alias
-            raise no_resource(uri, client)
+            return alias if alias[0] in self.servers() else None
         built = self._built.get(TEMPLATES)
         if built is None or not self._is_current(built):
             await self._refreshed(TEMPLATES, _LOOK_S)
@@ -404,9 +432,7 @@ class MergedEndpoint:
         if server_id is not None and server_id in self.servers():
             return server_id, uri
         server_id = await self._by_asking(uri)
-        if server_id is None:
-            raise no_resource(uri, client)
-        return self._seen.note(uri, server_id), uri
+        return None if server_id is None else (self._seen.note(uri, server_id), uri)
 
     def uri_from(self, server_id: str, uri: str) -> str:
         """Return the URI that clients know a server's resource by."""
@@ -440,18 +466,12 @@ class MergedEndpoint:
     def _owner_by_template(self, uri: str) -> str | None:
         """Return the server whose template matches a URI best; of several, the one with the highest priority."""
         built = self._built.get(TEMPLATES)
-        best: tuple[tuple[bool, int], int] | None = None
-        owner: str | None = None
-        for place in () if built is None else built.catalogue.places.values():
-            rank = match_rank(place.own, uri)
-            if rank is not None:
-                found = rank, self._listings.priority(place.server_id)
-                if best is None or found > best:
-                    best, owner = found, place.server_id
-        return owner
+        places = () if built is None else built.catalogue.places.values()
+        return best_owner(uri, ((place.own, place.server_id) for place in places), self._listings.priority)
 
     async def _by_asking(self, uri: str) -> str | None:
-        identities = await self._introductions.of(self.servers(), 0.0)
+        may_have = [each for each in self.servers() if self._selection.shows_entry(RESOURCES, each, uri)]
+        identities = await self._introductions.of(may_have, 0.0)
         able = [each for each, said in identities.items() if said is not None and "resources" in said.capabilities]
         if len(able) == 1:
             return able[0]
@@ -460,25 +480,20 @@ class MergedEndpoint:
 
     async def _by_reference(self, message: Message, client: Client) -> Route:
         """Return the route of a completion, which refers to a prompt or to a template (2025-11-25, completion)."""
-        try:
-            params = _members_decoder.decode(message.params or b"{}")
-            reference = _members_decoder.decode(params["ref"])
-            kind = _text_decoder.decode(reference["type"])
-            member = "uri" if kind == "ref/resource" else "name"
-            given = _text_decoder.decode(reference[member])
-        except (KeyError, msgspec.DecodeError, RecursionError):
-            raise RpcError(INVALID_PARAMS, "Invalid params: ref must refer to a prompt or a resource", _OWN) from None
+        reference = Reference(message)
+        kind, given = reference.kind, reference.given
         if kind == "ref/resource":
             place = await self._find(TEMPLATES, given)
-            server_id, own = await self.route_uri(given, client) if place is None else (place.server_id, place.own)
+            found = await self._owner(given) if place is None else (place.server_id, place.own)
+            if found is None or not self._selection.permits(_COMPLETE, TEMPLATES, *found):
+                raise no_resource(given, client)
+            server_id, own = found
         elif kind == "ref/prompt":
             place = await self._find(PROMPTS, given)
             found = None if place is None else (place.server_id, place.own)
             server_id, own = await self._unlisted(PROMPTS, "prompt", given) if found is None else found
+            if not self._selection.permits(_COMPLETE, PROMPTS, server_id, own):
+                raise await self._unknown(PROMPTS, "prompt", given)
         else:
             raise await self._unknown(PROMPTS, "prompt", given)
-        if own == given:
-            return Route(server_id, message)
-        reference[member] = msgspec.Raw(msgspec.json.encode(own))
-        params["ref"] = msgspec.Raw(msgspec.json.encode(reference))
-        return Route(server_id, with_params(message, msgspec.json.encode(params)))
+        return Route(server_id, message if own == given else reference.renamed(own))

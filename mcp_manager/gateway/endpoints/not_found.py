@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from mcp_manager.errors import RpcError
@@ -9,7 +11,7 @@ from mcp_manager.gateway.client import Client
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.revisions import Era
 
-__all__ = ["nearest", "no_resource", "quoted"]
+__all__ = ["hint_for", "nearest", "no_resource", "quoted"]
 
 _RESOURCE_NOT_FOUND: Final = -32002
 _MOST_COMPARED: Final = 200
@@ -29,8 +31,28 @@ def quoted(text: str) -> str:
     return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
 
 
-def nearest(name: str, names: list[str]) -> list[str]:
-    """Return the two names, of the first 200, that a wrong name resembles most."""
+def nearest(name: str, names: Mapping[str, str]) -> list[str]:
+    """Return what stands for the two names, of the first 200, that a wrong name resembles most."""
     import difflib  # noqa: PLC0415 - not needed unless a name is wrong
 
-    return difflib.get_close_matches(name[:_LONGEST_SHOWN], names[:_MOST_COMPARED], n=2)
+    near = difflib.get_close_matches(name[:_LONGEST_SHOWN], list(islice(names, _MOST_COMPARED)), n=2)
+    return [names[each] for each in near]
+
+
+def hint_for(name: str, server_id: str, shown: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the member of an error's data that helps with a name that nothing has; there may be none.
+
+    Parameters
+    ----------
+    name
+        The name.
+    server_id
+        The only server that may have it.
+    shown
+        What clients know its things by, by its own names for them; ``None`` if its list is not known.
+    """
+    if shown is None:
+        return {"hint": f"server {server_id!r} cannot be listed at present"}
+    # What all names of a server begin with says nothing of how near they are.
+    near = nearest(name.removeprefix(f"{server_id}__"), shown)
+    return {"hint": f"did you mean {' or '.join(near)}?"} if near else {}

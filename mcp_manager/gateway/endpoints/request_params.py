@@ -12,11 +12,12 @@ from mcp_manager._core.splicing import UnclearMemberError, text_param, with_para
 from mcp_manager.errors import RpcError
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 
-__all__ = ["cursor_in", "plain_text_in", "text_in"]
+__all__ = ["Reference", "cursor_in", "plain_text_in", "text_in"]
 
 _OWN: Final = {"source": "gateway"}
 
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text_decoder = msgspec.json.Decoder(str)
 
 
 class _WithCursor(msgspec.Struct):
@@ -65,6 +66,45 @@ def text_in(message: Message, name: bytes) -> tuple[Message, str, int, int] | No
     except UnicodeEncodeError:
         raise RpcError(INVALID_PARAMS, f"Invalid params: {name.decode()} has half of a surrogate pair", _OWN) from None
     return message, *found
+
+
+class Reference:
+    """What a completion refers to: a prompt or a template (2025-11-25, server/utilities/completion).
+
+    Parameters
+    ----------
+    message
+        The request.
+
+    Attributes
+    ----------
+    kind
+        ``ref/prompt`` or ``ref/resource``, if the client knows the protocol.
+    given
+        The name of the prompt, or the URI of the template.
+
+    Raises
+    ------
+    RpcError
+        There is no such reference in the params.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        try:
+            self._params = _members_decoder.decode(message.params or b"{}")
+            self._members = _members_decoder.decode(self._params["ref"])
+            self.kind: str = _text_decoder.decode(self._members["type"])
+            self._member = "uri" if self.kind == "ref/resource" else "name"
+            self.given: str = _text_decoder.decode(self._members[self._member])
+        except (KeyError, msgspec.DecodeError, RecursionError):
+            raise RpcError(INVALID_PARAMS, "Invalid params: ref must refer to a prompt or a resource", _OWN) from None
+
+    def renamed(self, own: str) -> Message:
+        """Return the request with what the server calls it."""
+        members = {**self._members, self._member: msgspec.Raw(msgspec.json.encode(own))}
+        params = {**self._params, "ref": msgspec.Raw(msgspec.json.encode(members))}
+        return with_params(self._message, msgspec.json.encode(params))
 
 
 def _written_again(message: Message) -> Message:

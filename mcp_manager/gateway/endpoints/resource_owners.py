@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Final
 
-__all__ = ["SeenUris", "literal_parts", "match_rank"]
+__all__ = ["SeenUris", "best_owner", "literal_parts", "match_rank"]
 
 _MOST_SEEN: Final = 10_000
 _LONGEST: Final = 8_192
@@ -76,3 +77,26 @@ def match_rank(template: str, uri: str) -> tuple[bool, int] | None:
         at = found + len(part)
     is_exact &= slashes[-1] or "/" not in uri[at:end]
     return is_exact, sum(map(len, parts))
+
+
+def best_owner(uri: str, templates: Iterable[tuple[str, str]], priority: Callable[[str], int]) -> str | None:
+    """Return the server whose template matches a URI best; of several, the one with the highest priority.
+
+    Parameters
+    ----------
+    uri
+        The URI.
+    templates
+        The templates, each with its server.
+    priority
+        Returns the priority of a server.
+    """
+    best: tuple[tuple[bool, int], int] | None = None
+    owner: str | None = None
+    for template, server_id in templates:
+        rank = match_rank(template, uri)
+        if rank is not None:
+            found = rank, priority(server_id)
+            if best is None or found > best:
+                best, owner = found, server_id
+    return owner

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, unquote
@@ -11,13 +9,16 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from mcp_manager._core.splicing import UnclearMemberError, member_range
-from mcp_manager.config.serve import ViewConfig
+from mcp_manager.config.serve import ServeConfig, ViewConfig
 from mcp_manager.gateway.endpoints.kinds import PROMPTS, TOOLS, Kind
 from mcp_manager.gateway.endpoints.listings import Entry
+from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
+from mcp_manager.gateway.tool_search.meta_tools import META_TOOLS
+from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.verbs.tool_catalog import fleet_names, possible_owners
 
-__all__ = ["ALIAS_SCHEME", "NoSelection", "Pair", "Selection", "ViewSelection", "alias_of", "in_alias"]
+__all__ = ["ALIAS_SCHEME", "NoSelection", "Pair", "Selection", "ViewSelection", "alias_of", "hot_tools", "in_alias"]
 
 ALIAS_SCHEME: Final = "mcp-manager:"
 """Begins the URIs of resources whose own URI belongs to another server: ``mcp-manager:{server}/{uri}``."""
@@ -47,11 +48,21 @@ def in_alias(uri: str) -> Pair | None:
 
 
 class Selection:
-    """Show the whole fleet: tools and prompts as ``{server}__{name}``, resources under their own URIs."""
+    """Show the whole fleet: tools and prompts as ``{server}__{name}``, resources under their own URIs.
 
+    Parameters
+    ----------
+    hot
+        The tools that are listed although the others are found by a search; ``None`` if all are listed.
+    """
+
+    hot: NamePatterns | None = None
     instructions: str | None = None
     chooses_tools: bool = False
     is_prefixed: bool = True
+
+    def __init__(self, hot: NamePatterns | None = None) -> None:
+        self.hot = hot
 
     def shows(self, server_id: str) -> bool:
         """Return whether a server is shown, if it is deployed."""
@@ -60,6 +71,26 @@ class Selection:
     def shows_entry(self, kind: Kind, server_id: str, key: str) -> bool:
         """Return whether an entry of a server that is shown is in the list."""
         return True
+
+    def allows(self, method: str) -> bool:
+        """Return whether requests with a method may be sent at all."""
+        return True
+
+    def permits(self, method: str, kind: Kind, server_id: str, key: str) -> bool:
+        """Return whether a request with a method may concern an entry, listed or not, of a server that is shown."""
+        return True
+
+    def open_to(self, method: str, server_ids: list[str]) -> list[str]:
+        """Return the servers that may get a request with a method of an extension."""
+        return server_ids
+
+    def hides_tools_of(self, server_id: str) -> bool:
+        """Return whether some tools of a server may be hidden."""
+        return self.chooses_tools
+
+    def introduced(self, server_id: str, identity: ServerIdentity) -> ServerIdentity:
+        """Return what a server says about itself, as far as it is shown."""
+        return identity
 
     def names(self, kind: Kind, pairs: Iterable[Pair], prefer: Prefer) -> dict[Pair, str]:
         """Return what clients call the entries of one kind: every name once.
@@ -108,6 +139,11 @@ class Selection:
         return fleet_names(pairs)
 
 
+def hot_tools(config: ServeConfig | ViewConfig) -> NamePatterns | None:
+    """Return the tools that are always listed; ``None`` if all are, because tools are not found by a search."""
+    return NamePatterns(config.hot) if config.discovery == "search" else None
+
+
 class NoSelection(Selection):
     """Show nothing."""
 
@@ -119,10 +155,8 @@ class NoSelection(Selection):
 class ViewSelection(Selection):
     """Show what a view chooses.
 
-    A pattern of ``tools`` is compared with the id of the server and the name of the tool apart: it is divided at each
-    ``__`` in turn. Therefore no server can bring a tool into a view by the choice of its name alone. But for ``*``, a
-    pattern without ``__`` matches nothing. Without ``servers``, the view has the servers that the patterns match. Of
-    its servers, it shows all prompts and resources.
+    The patterns of ``tools`` are :class:`~mcp_manager.gateway.endpoints.name_patterns.NamePatterns`. Without
+    ``servers``, the view has the servers that the patterns match. Of its servers, it shows all prompts and resources.
 
     Parameters
     ----------
@@ -131,13 +165,13 @@ class ViewSelection(Selection):
     """
 
     def __init__(self, config: ViewConfig) -> None:
+        super().__init__(hot_tools(config))
         self._servers = frozenset(config.servers)
         self._is_short = config.names == "short"
         self._rename = dict(config.rename)
         self._descriptions = dict(config.descriptions)
-        self._patterns = [part for pattern in config.tools for part in _divided(pattern)]
+        self._patterns = NamePatterns(config.tools)
         self._tools = config.tools
-        self._exact = frozenset(config.tools)
         self.instructions: str | None = config.instructions
         self.chooses_tools: bool = bool(config.tools)
         self.is_prefixed: bool = not self._is_short
@@ -146,15 +180,11 @@ class ViewSelection(Selection):
         """Return whether a server is in ``servers``, or without that, whether a pattern matches it."""
         if self._servers:
             return server_id in self._servers
-        return not self.chooses_tools or any(server.match(server_id) for server, _ in self._patterns)
+        return not self.chooses_tools or self._patterns.match_server(server_id)
 
     def shows_entry(self, kind: Kind, server_id: str, key: str) -> bool:
         """Return whether a tool matches a pattern; entries of other kinds are all shown."""
-        if kind is not TOOLS or not self.chooses_tools:
-            return True
-        if any(server.match(server_id) and tool.match(key) for server, tool in self._patterns):
-            return True
-        return fleet_names([(server_id, key)])[server_id, key] in self._exact
+        return kind is not TOOLS or not self.chooses_tools or self._patterns.match(server_id, key)
 
     def unlisted(self, kind: Kind, name: str, server_ids: list[str]) -> Pair | None:
         """Return what a name means, if the view gives no names of its own."""
@@ -214,6 +244,9 @@ class ViewSelection(Selection):
             # A name that the view gives is not taken away by a tool that has it by itself.
             given = set(wanted.values())
             wanted.update((pair, pair[1]) for pair in pairs if pair not in wanted and pair[1] not in given)
+        if kind is TOOLS and self.hot is not None:
+            # These names are taken.
+            wanted = {pair: name for pair, name in wanted.items() if name not in META_TOOLS}
         counts: dict[str, int] = {}
         for name in wanted.values():
             counts[name] = counts.get(name, 0) + 1
@@ -231,19 +264,6 @@ class ViewSelection(Selection):
             if found is not None:
                 return found
         return by_tool.get(fleet_names([pair])[pair] if full is None else full)
-
-
-def _divided(pattern: str) -> list[tuple[re.Pattern[str], re.Pattern[str]]]:
-    """Return the ways to read a pattern as one for servers and one for tools."""
-    if _SEPARATOR not in pattern:
-        # Only one that matches everything has a meaning without the separator.
-        return [(re.compile(""), re.compile(""))] if pattern == "*" else []
-    places = [at.start() for at in re.finditer(f"(?={_SEPARATOR})", pattern)]
-    return [(_compiled(pattern[:at]), _compiled(pattern[at + len(_SEPARATOR) :])) for at in places]
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(pattern))
 
 
 def _with_description(raw: bytes, description: str) -> bytes:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
+import msgspec
+
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.errors import McpManagerError
 from mcp_manager.gateway.client import Client
-from mcp_manager.gateway.endpoints.base import Description, Route
+from mcp_manager.gateway.endpoints.base import Description, PersonalServers, Route
 from mcp_manager.gateway.endpoints.introductions import Introductions
 from mcp_manager.gateway.endpoints.kinds import TOOLS
 from mcp_manager.gateway.endpoints.listings import Listing, Listings, input_schema_of
+from mcp_manager.gateway.security.credential_errors import LoginRequiredError
 from mcp_manager.manager import McpManager
+from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["ASSUMED_CAPABILITIES", "SingleServer"]
+__all__ = ["ASSUMED_CAPABILITIES", "SingleServer", "description_of"]
 
 _WAIT_S: Final = 5.0
 
@@ -39,6 +45,8 @@ class SingleServer:
         What servers have said about themselves, and their lists; ``None`` makes them.
     wait_s
         Seconds that :meth:`describe` waits for a server that is not connected yet.
+    personal
+        The servers that get something of each client; ``None``: none do.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class SingleServer:
         introductions: Introductions | None = None,
         listings: Listings | None = None,
         wait_s: float = _WAIT_S,
+        personal: PersonalServers | None = None,
     ) -> None:
         self._manager = manager
         self._introductions = Introductions(manager) if introductions is None else introductions
@@ -55,7 +64,9 @@ class SingleServer:
         self._schemas: tuple[Listing, dict[str, bytes]] = ((), {})
         self._server_id = server_id
         self._wait_s = wait_s
+        self._personal = personal
         self.name: str = f"server/{server_id}"
+        self.key: str = self.name
         self.is_merged: bool = False
 
     def servers(self) -> list[str]:
@@ -63,6 +74,14 @@ class SingleServer:
         return [self._server_id]
 
     def shows(self, server_id: str) -> bool:
+        """Return whether it is this server."""
+        return server_id == self._server_id
+
+    def allows(self, method: str) -> bool:
+        """Return ``True``."""
+        return True
+
+    def shows_resource(self, method: str, server_id: str, uri: str) -> bool:
         """Return whether it is this server."""
         return server_id == self._server_id
 
@@ -77,12 +96,18 @@ class SingleServer:
         If it is not connected within a few seconds, all capabilities are assumed, and the instructions say so.
         """
         server_id = self._server_id
-        identity = (await self._introductions.of([server_id], self._wait_s))[server_id]
-        if identity is None:
-            text = f"The server {server_id!r} cannot be reached at present, so what it offers is not known yet."
-            return Description(ASSUMED_CAPABILITIES, {"name": server_id, "version": "unknown"}, text)
-        info = identity.info or {"name": identity.name or server_id, "version": identity.version}
-        return Description(identity.capabilities, info, identity.instructions)
+        if self._personal is None or not self._personal.is_personal(server_id):
+            return description_of(server_id, (await self._introductions.of([server_id], self._wait_s))[server_id])
+        identity, way_out = None, ""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                identity = await self._personal.identity_for(server_id, client)
+        except LoginRequiredError as refusal:
+            way_out = refusal.way_out
+        except (McpManagerError, TimeoutError):
+            pass
+        found = description_of(server_id, identity)
+        return msgspec.structs.replace(found, instructions=f"{found.instructions} {way_out}") if way_out else found
 
     async def tool_schema(self, name: str, client: Client) -> bytes | None:
         """Return the input schema of a tool; ``None`` if it is not known."""
@@ -104,9 +129,18 @@ class SingleServer:
         """Return the server, and the request as it is."""
         return Route(self._server_id, message)
 
-    async def route_uri(self, uri: str, client: Client) -> tuple[str, str]:
+    async def route_uri(self, uri: str, client: Client, method: str = "resources/read") -> tuple[str, str]:
         """Return the server, and the URI as it is."""
         return self._server_id, uri
 
     def adapter(self, server_id: str) -> None:
         """Return nothing: responses are passed on as they are."""
+
+
+def description_of(server_id: str, identity: ServerIdentity | None) -> Description:
+    """Return how a server introduces itself; ``None`` if it cannot be reached: then all capabilities are assumed."""
+    if identity is None:
+        text = f"The server {server_id!r} cannot be reached at present, so what it offers is not known yet."
+        return Description(ASSUMED_CAPABILITIES, {"name": server_id, "version": "unknown"}, text)
+    info = identity.info or {"name": identity.name or server_id, "version": identity.version}
+    return Description(identity.capabilities, info, identity.instructions)

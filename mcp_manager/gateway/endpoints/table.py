@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 from mcp_manager.config.serve import ViewConfig
-from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.endpoints.base import Endpoint, PersonalServers
+from mcp_manager.gateway.endpoints.granted import GrantedEndpoint, GrantedServer, OwnNames
 from mcp_manager.gateway.endpoints.introductions import Introductions
 from mcp_manager.gateway.endpoints.kinds import Kind
 from mcp_manager.gateway.endpoints.listings import Listings
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
+from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
 from mcp_manager.gateway.endpoints.selection import NoSelection, Selection, ViewSelection
 from mcp_manager.gateway.endpoints.single import SingleServer
 from mcp_manager.gateway.news import LIST_CHANGES, News
+from mcp_manager.gateway.security.grants import EVERYTHING, FLEET, SERVER_PREFIX, VIEW_PREFIX, Grant
+from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.manager import McpManager
 
@@ -23,6 +28,8 @@ __all__ = ["EndpointTable"]
 
 _MCP: Final = "mcp"
 _SERVERS: Final = "servers"
+# Endpoints as rules allow them that are kept although nobody has them now.
+_MOST_GRANTED: Final = 200
 
 
 class EndpointTable:
@@ -42,6 +49,8 @@ class EndpointTable:
         The most entries of a page of a merged list.
     patience_s
         Seconds that a merged list waits for a server; default: ``list_timeout_s`` of the manager.
+    hot
+        The tools that are listed at ``/mcp`` although the others are found by a search; ``None`` if all are listed.
     """
 
     def __init__(
@@ -52,23 +61,35 @@ class EndpointTable:
         views: Mapping[str, ViewConfig] | None = None,
         page_size: int = 1_000,
         patience_s: float | None = None,
+        hot: NamePatterns | None = None,
     ) -> None:
         self._manager = manager
         self._news = news
-        self._listings = Listings(manager, manager._config.list_timeout_s if patience_s is None else patience_s)
+        patience_s = manager._config.list_timeout_s if patience_s is None else patience_s
+        self._listings = Listings(manager, patience_s)
+        self._personal: PersonalServers | None = None
         self._introductions = Introductions(manager)
         self._sealer = sealer
         self._page_size = page_size
-        self.fleet: MergedEndpoint = self._merged(Selection(), "fleet")
+        self.fleet: MergedEndpoint = self._merged(Selection(hot), "fleet")
         self._view_configs: dict[str, ViewConfig] = {}
         self.views: dict[str, MergedEndpoint] = {}
         # Views that are no longer served, but that sessions still have.
         self._removed: WeakValueDictionary[str, MergedEndpoint] = WeakValueDictionary()
+        # As rules allow them, by the name and the rules: those found last, and all that anything still has.
+        self._granted: OrderedDict[tuple[str, Hashable], GrantedEndpoint] = OrderedDict()
+        self._all_granted: WeakValueDictionary[tuple[str, Hashable], GrantedEndpoint] = WeakValueDictionary()
         self.replace_views(views or {})
         self._singles: dict[str, SingleServer] = {}
         news.watch(self._changed)
         news.watch_recovery(self._listings.recovered)
         self._listings.watch(self._found_different)
+
+    def show_to_each(self, personal: PersonalServers) -> None:
+        """Ask the servers that get something of each client for what they are to this client; call it first."""
+        self._personal = personal
+        self._listings.is_personal = personal.is_personal
+        self._news.personal_caller = personal.personal_caller
 
     def replace_views(self, views: Mapping[str, ViewConfig]) -> None:
         """Show these views from now on; who listens to one that differs is told that its lists have changed."""
@@ -87,13 +108,18 @@ class EndpointTable:
         self._view_configs = dict(views)
 
     def _show(self, endpoint: MergedEndpoint, selection: Selection) -> None:
-        endpoint.show(selection)
-        for method in LIST_CHANGES:
-            self._news.endpoint_changed(endpoint, method)
+        granted = [each for each in self._all_granted.values() if each.name == endpoint.name]
+        for each in (endpoint, *granted):
+            each.show(selection)
+            for method in LIST_CHANGES:
+                self._news.endpoint_changed(each, method)
+
+    @property
+    def _parts(self) -> tuple[McpManager, Listings, Introductions, Sealer]:
+        return self._manager, self._listings, self._introductions, self._sealer
 
     def _merged(self, selection: Selection, name: str) -> MergedEndpoint:
-        parts = self._manager, self._listings, self._introductions, self._sealer
-        return MergedEndpoint(*parts, selection, name, self._page_size)
+        return MergedEndpoint(*self._parts, selection, name, self._page_size)
 
     def of_server(self, server_id: str) -> SingleServer | None:
         """Return the endpoint of a server; ``None`` if it is not deployed."""
@@ -102,20 +128,97 @@ class EndpointTable:
             return None
         endpoint = self._singles.get(server_id)
         if endpoint is None:
-            endpoint = SingleServer(self._manager, server_id, self._introductions, self._listings)
+            endpoint = SingleServer(
+                self._manager, server_id, self._introductions, self._listings, personal=self._personal
+            )
             self._singles[server_id] = endpoint
         return endpoint
 
-    def find(self, path: str) -> Endpoint | None:
-        """Return the endpoint of a path, which may be percent-encoded; ``None`` if there is none."""
+    def find(self, path: str, grant: Grant | None = None) -> Endpoint | None:
+        """Return the endpoint of a path, which may be percent-encoded; ``None`` if there is none.
+
+        Parameters
+        ----------
+        path
+            The path.
+        grant
+            What the client may use; ``None``: everything. An endpoint that shows nothing of it is not there.
+        """
         parts = path.removeprefix("/").split("/")
-        if parts[0] == _MCP:
-            if len(parts) == 1:
-                return self.fleet
-            return self.views.get(unquote(parts[1])) if len(parts) == 2 else None
+        if parts[0] == _MCP and len(parts) <= 2:
+            return self._named(FLEET if len(parts) == 1 else VIEW_PREFIX + unquote(parts[1]), grant)
         if len(parts) == 3 and parts[0] == _SERVERS and parts[2] == _MCP:
-            return self.of_server(unquote(parts[1]))
+            return self._named(SERVER_PREFIX + unquote(parts[1]), grant)
         return None
+
+    def pin(self, pins: Pins) -> None:
+        """Compare what servers list with these pins; to be called before anything is listed."""
+        self._listings.pins = pins
+
+    def compare_with_pins(self) -> None:
+        """Compare everything again, because the pins have changed; who listens is told what differs now."""
+        self._listings.compare_again()
+
+    def regrant(self, grant_of: Callable[[str], Grant | None]) -> None:
+        """Show everybody what other rules allow from now on; who listens is told that lists have changed.
+
+        Parameters
+        ----------
+        grant_of
+            Returns what a principal may use, by its name; ``None``: everything.
+        """
+        self._granted.clear()
+        self._all_granted.clear()
+        self._news.settle(lambda each: self.named(each.endpoint.name, grant_of(each.principal)))
+
+    def named(self, name: str, grant: Grant | None) -> Endpoint:
+        """Return the endpoint of a name, as a grant allows it; one that shows nothing if it is not there."""
+        return self._named(name, grant) or GrantedEndpoint(self._parts, NoSelection(), Grant(), name, self._page_size)
+
+    def _named(self, name: str, grant: Grant | None) -> Endpoint | None:
+        if name.startswith(VIEW_PREFIX):
+            return self._view(name.removeprefix(VIEW_PREFIX), grant)
+        if name.startswith(SERVER_PREFIX):
+            return self._single(name.removeprefix(SERVER_PREFIX), grant)
+        return self.fleet if grant is None else self._as_granted(self.fleet, grant.at(FLEET))
+
+    def _view(self, name: str, grant: Grant | None) -> Endpoint | None:
+        endpoint = self.views.get(name)
+        if endpoint is None or grant is None:
+            return endpoint
+        here = grant.at(VIEW_PREFIX + name)
+        servers = (*self._view_configs[name].servers, *endpoint.servers())
+        is_seen = here.names_view(name) or any(map(here.shows, servers))
+        return self._as_granted(endpoint, here) if is_seen else None
+
+    def _single(self, server_id: str, grant: Grant | None) -> Endpoint | None:
+        endpoint = self.of_server(server_id)
+        if endpoint is None:
+            return None
+        here = EVERYTHING if grant is None else grant.at(endpoint.name)
+        if here.shows_whole(server_id) and not self._listings.pins.is_on:
+            return endpoint
+        return self._as_granted(endpoint, here) if here.shows(server_id) else None
+
+    def _as_granted(self, endpoint: MergedEndpoint | SingleServer, grant: Grant) -> GrantedEndpoint | None:
+        """Return an endpoint as the grant for it allows it; ``None`` if no rule is for it."""
+        if not grant:
+            return None
+        key = endpoint.name, grant.key
+        found = self._all_granted.get(key)
+        if found is None:
+            if isinstance(endpoint, MergedEndpoint):
+                selection = endpoint.selection
+                found = GrantedEndpoint(self._parts, selection, grant, endpoint.name, self._page_size)
+            else:
+                own = OwnNames(endpoint.servers()[0])
+                found = GrantedServer(self._parts, own, grant, endpoint.name, self._page_size)
+            self._all_granted[key] = found
+        self._granted[key] = found
+        self._granted.move_to_end(key)
+        if len(self._granted) > _MOST_GRANTED:
+            self._granted.popitem(last=False)
+        return found
 
     async def aclose(self) -> None:
         """Ask servers for nothing more. Idempotent."""
