@@ -1,0 +1,52 @@
+"""Texts as they are indexed and searched, and queries in the syntax of SQLite's FTS5."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["indexed", "terms_of"]
+
+_MOST_TERMS: Final = 32
+_LONGEST_TERM: Final = 64
+_LONGEST_QUERY: Final = 2_000
+
+_WORD: Final = re.compile(r"[^\W_]+")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# Scripts that put no blanks between words: Thai, Lao, Khmer, Japanese and Chinese.
+_UNSPACED: Final = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+
+
+def indexed(text: str, *, is_name: bool = False) -> str:
+    """Return a text as the index takes it.
+
+    What has no blanks between its words is cut into overlapping pairs of characters. A name in ``camelCase`` is followed
+    by its parts; at ``_``, ``-`` and ``.``, SQLite divides it.
+    """
+    if not text.isascii():
+        # Half of a surrogate pair cannot be stored.
+        text = _UNSPACED.sub(_in_pairs, text.encode("utf-8", "replace").decode())
+    if is_name:
+        parts = _CAMEL.sub(" ", text)
+        if parts != text:
+            return f"{text} {parts}"
+    return text
+
+
+def terms_of(query: str) -> list[str]:
+    """Return the words of a query, each once and at most 32, as strings of FTS5's syntax without any other meaning."""
+    text = indexed(query[:_LONGEST_QUERY])
+    found: dict[str, None] = {}
+    for word in _WORD.findall(text):
+        for part in dict.fromkeys((word, *_CAMEL.split(word))):
+            found.setdefault(f'"{part[:_LONGEST_TERM].casefold()}"')
+            if len(found) == _MOST_TERMS:
+                return list(found)
+    return list(found)
+
+
+def _in_pairs(run: re.Match[str]) -> str:
+    text = run.group()
+    if len(text) < 2:
+        return f" {text} "
+    return f" {' '.join(text[start : start + 2] for start in range(len(text) - 1))} "
