@@ -1,0 +1,406 @@
+"""``Accounting``: what each request of a client uses of its limits, and what the audit log says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import partial
+from typing import Final, Protocol
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.gateway.endpoints.base import Route
+from mcp_manager.gateway.security import audit_lines
+from mcp_manager.gateway.security.audit import AuditLog
+from mcp_manager.gateway.security.audit_lines import AuditLine, Named, Outcome
+from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedError, Limits, Scope, take
+from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING
+
+__all__ = ["CURRENT", "HANDSHAKE", "REASONS", "STATELESS", "Accounting", "Sender", "Usage"]
+
+REASONS: Final = ("limit", "authentication", "scope", "host", "origin", "rule", "pin")
+"""Why requests are refused, the values of the label ``reason``."""
+
+_FREE: Final = frozenset({INITIALIZE, DISCOVER, PING})
+"""What opens a session, or asks whether the gateway lives: no limit counts it, and no server gets it."""
+HANDSHAKE: Final = "handshake"
+STATELESS: Final = "stateless"
+_TRACEPARENT: Final = b"traceparent"
+_NAMING: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
+# A longer message is read at once, so that none waits in the queue.
+_LONGEST_KEPT: Final = 2_048
+
+
+class Party(Protocol):
+    """Who is at the other end of an HTTP request."""
+
+    @property
+    def peer(self) -> object:
+        """The address, as sockets name it."""
+
+    @property
+    def method(self) -> str:
+        """The method of HTTP."""
+
+    @property
+    def path(self) -> str:
+        """The path of the URL."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return a header field."""
+
+
+class Sender:
+    """A client that sends requests to one endpoint: one request over HTTP, or all of a connection.
+
+    Attributes
+    ----------
+    account, scope
+        What its principal uses, and the limits that count its requests.
+    endpoint, era, session, client, traceparent
+        What the audit log says of it.
+    """
+
+    __slots__ = ("account", "accounting", "client", "endpoint", "era", "scope", "session", "traceparent")
+
+    def __init__(self, accounting: Accounting, account: Account, endpoint: str, era: str, session: str) -> None:
+        self.accounting: Accounting = accounting
+        self.account: Account = account
+        self.scope: Scope = account.scope(endpoint)
+        self.endpoint: str = endpoint
+        self.era: str = era
+        self.session: str = session
+        self.client: object = None
+        self.traceparent: str = ""
+
+    def begin(self, message: Message, size: int) -> Usage | None:
+        """Count a request; ``refusal`` of what is returned says whether a limit is reached.
+
+        Parameters
+        ----------
+        message
+            The request.
+        size
+            Its bytes.
+
+        Returns
+        -------
+        What it uses, until :meth:`Usage.end`; ``None`` for messages that nothing is counted of.
+        """
+        method = message.method
+        return (
+            None if method is None or method in _FREE or message.id_raw is None else Usage(self, message, method, size)
+        )
+
+    def came(self, party: Party) -> None:
+        """Take note of the HTTP request that came from it, for the audit log."""
+        self.client = party.peer
+        traceparent = party.header(_TRACEPARENT)
+        if traceparent is not None:
+            self.traceparent = traceparent.decode("latin-1")
+
+    def stream(self) -> Callable[[], None]:
+        """Count a stream, or raise :class:`LimitReachedError`; return what is to be called once at its end."""
+        counters = self.scope.counters
+        self.account.open_stream(counters)
+        return partial(self.account.close_stream, counters)
+
+
+class Usage:
+    """One request of a client that is under way.
+
+    Attributes
+    ----------
+    refusal
+        The limit that was reached; ``None`` if it may go on.
+    reason
+        Why it was refused, one of :data:`REASONS`; "" if it was not.
+    route
+        Where it goes, once that is known.
+    """
+
+    __slots__ = (
+        "_began_at_ns",
+        "_began_ns",
+        "_counters",
+        "_duration_ns",
+        "_has_ended",
+        "_is_counted",
+        "_is_stream",
+        "_message",
+        "_method",
+        "_own",
+        "_reply",
+        "_sender",
+        "_size",
+        "_size_out",
+        "reason",
+        "refusal",
+        "route",
+    )
+
+    def __init__(self, sender: Sender, message: Message, method: str, size: int) -> None:
+        self._sender = sender
+        self._message: Message | Named = message
+        self._method = method
+        self._size = size
+        self._is_stream = self._has_ended = False
+        self.route: Route | None = None
+        self.refusal: LimitReachedError | None = None
+        self.reason: str = ""
+        if sender.accounting.audit is not None:
+            self._began_at_ns = time.time_ns()
+            self._began_ns = time.monotonic_ns()
+        self._counters: tuple[Counter, ...] = sender.scope.counters
+        try:
+            sender.account.begin(self._counters)
+        except LimitReachedError as refusal:
+            self._is_counted = False
+            self._refuse(refusal)
+        else:
+            self._is_counted = True
+
+    def routed(self, route: Route) -> LimitReachedError | None:
+        """Take note of where it goes; return the limit of the tool that is reached, if one is."""
+        if self.route is None:
+            self.route = route
+            if self._sender.scope.has_tools and self._is_counted and self._method == CALL_TOOL:
+                self._count_tool(route)
+        return self.refusal
+
+    def refused_status(self, status: int) -> int:
+        """Return the HTTP status of the reply, if a limit is reached.
+
+        Clients of the stateless era read the error in the body of a 429. Those of the handshake era get the error with
+        status 200, as all errors of requests: older SDKs end their session at any other status.
+        """
+        return 429 if self._sender.era == STATELESS else status
+
+    def refused(self, reason: str) -> None:
+        """Take note that it is refused; ``reason`` is one of :data:`REASONS`."""
+        self.reason = reason
+        self._sender.accounting.count_refused(reason)
+
+    def become_stream(self) -> None:
+        """Count it as an open stream from now on, until :meth:`end`; raises :class:`LimitReachedError`."""
+        if self._is_stream or not self._is_counted:
+            return
+        account, counters = self._sender.account, self._counters
+        try:
+            account.open_stream(counters)
+        except LimitReachedError as refusal:
+            self._refuse(refusal)
+            raise
+        self._is_stream = True
+        account.end(counters)
+
+    def close(self) -> None:
+        """Take note that the request is over, unless it has become a stream. Idempotent."""
+        if not self._is_stream:
+            self.end(None)
+
+    def end(self, reply: bytes | None) -> None:
+        """Take note of the reply, or that there is none. Only the first call counts."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        sender = self._sender
+        if self._is_counted:
+            if self._is_stream:
+                sender.account.close_stream(self._counters)
+            else:
+                sender.account.end(self._counters)
+        audit = sender.accounting.audit
+        if audit is not None and (self.route is not None or self.reason or self._method in _NAMING):
+            self._record(audit, reply)
+
+    def line(self) -> bytes:
+        """Return its line of the audit log."""
+        sender, outcome = self._sender, self._reply
+        if isinstance(outcome, bytes):
+            outcome = audit_lines.outcome_of(outcome)
+        asked = self._message if isinstance(self._message, Named) else audit_lines.named(self._message)
+        own = self._own
+        if own is not None and not isinstance(own, Named):
+            own = asked if own is self._message else audit_lines.named(own)
+        return audit_lines.encoded(
+            AuditLine(
+                time=audit_lines.rfc3339(self._began_at_ns),
+                principal=sender.account.principal.name,
+                client=audit_lines.address_of(sender.client),
+                endpoint=sender.endpoint,
+                era=sender.era,
+                session=audit_lines.digest(sender.session),
+                method=self._method,
+                name=asked.name,
+                server="" if self.route is None else self.route.server_id,
+                server_name=None if own is None else own.name,
+                outcome="refused" if self.reason else outcome.outcome,
+                code=outcome.code,
+                reason=self.reason,
+                delivery=outcome.delivery,
+                duration_ms=self._duration_ns // 1000 / 1000,
+                bytes_in=self._size,
+                bytes_out=self._size_out,
+                trace_id=asked.trace_id or audit_lines.trace_id(sender.traceparent),
+                arguments=sender.accounting.arguments_of(asked, self.route),
+            )
+        )
+
+    def _count_tool(self, route: Route) -> None:
+        tool = audit_lines.named(route.request).name
+        counters = () if tool is None else self._sender.scope.of_tool(route.server_id, tool)
+        try:
+            take(counters, self._sender.accounting.limits.clock)
+        except LimitReachedError as refusal:
+            self._refuse(refusal)
+        else:
+            self._counters += counters
+
+    def _record(self, audit: AuditLog, reply: bytes | None) -> None:
+        self._duration_ns = time.monotonic_ns() - self._began_ns
+        route = self.route
+        self._own: Message | bytes | Named | None = None if route is None else route.request
+        if self._size > _LONGEST_KEPT and isinstance(self._message, Message):
+            self._message = audit_lines.named(self._message).small()
+            self._own = None if self._own is None else audit_lines.named(self._own).small()
+            self.route = None if route is None else Route(route.server_id, b"")
+        self._size_out = 0 if reply is None else len(reply)
+        if reply is None:
+            self._reply: bytes | Outcome = audit_lines.CANCELLED
+        else:
+            self._reply = reply if len(reply) <= _LONGEST_KEPT else audit_lines.outcome_of(reply)
+        audit.write(self)
+
+    def _refuse(self, refusal: LimitReachedError) -> None:
+        # It is raised later, elsewhere.
+        self.refusal = refusal.with_traceback(None)
+        self.refused("limit")
+
+
+class Denial:
+    """A request that was refused before it was a message; see :meth:`Accounting.deny`."""
+
+    __slots__ = ("_at_ns", "_client", "_method", "_path", "_principal", "_reason")
+
+    def __init__(self, party: Party, reason: str, principal: str) -> None:
+        self._at_ns = time.time_ns()
+        self._client = party.peer
+        self._method = party.method
+        self._path = party.path
+        self._reason = reason
+        self._principal = principal
+
+    def line(self) -> bytes:
+        """Return its line of the audit log."""
+        return audit_lines.encoded(
+            AuditLine(
+                time=audit_lines.rfc3339(self._at_ns),
+                principal=self._principal,
+                client=audit_lines.address_of(self._client),
+                endpoint=self._path[: audit_lines.LONGEST],
+                method=self._method,
+                outcome="refused",
+                reason=self._reason,
+                delivery="not_sent",
+            )
+        )
+
+
+CURRENT: Final[ContextVar[Usage | None]] = ContextVar("usage", default=None)
+"""The request that the running task answers, as far as it is counted."""
+
+
+class Accounting:
+    """Count what clients use, and write what they do into the audit log.
+
+    Parameters
+    ----------
+    limits
+        What each principal may use.
+    audit
+        The audit log; ``None`` without one.
+
+    Attributes
+    ----------
+    is_on
+        Whether requests have to be counted or recorded at all.
+    """
+
+    def __init__(self, limits: Limits, audit: AuditLog | None) -> None:
+        self.limits: Limits = limits
+        self.audit: AuditLog | None = audit
+        self.is_on: bool = limits.applies or audit is not None
+        self._refused: dict[str, int] = dict.fromkeys(REASONS, 0)
+
+    def sender(self, principal: Principal, endpoint: str, era: str, session: str | None = None) -> Sender:
+        """Return a client that sends requests to an endpoint.
+
+        Parameters
+        ----------
+        principal
+            Whom it acts for.
+        endpoint
+            The name of the endpoint.
+        era, session
+            The era of its requests, and the id of its session, for the audit log.
+        """
+        return Sender(self, self.limits.of(principal), endpoint, era, session or "")
+
+    def connected(self, principal: Principal, endpoint: str, session: str = "") -> Sender | None:
+        """Return a client whose connection is its session; ``None`` if nothing is counted."""
+        return self.sender(principal, endpoint, HANDSHAKE, session) if self.is_on else None
+
+    def start(self) -> None:
+        """Begin to write; raises :class:`ConfigError` if the audit log cannot be opened."""
+        if self.audit is not None:
+            self.audit.start()
+
+    async def aclose(self) -> None:
+        """Write what is left. Idempotent."""
+        if self.audit is not None:
+            await self.audit.aclose()
+
+    def deny(self, party: Party, reason: str, principal: str = "") -> None:
+        """Take note that a request was refused before it was a message.
+
+        Parameters
+        ----------
+        party
+            The request.
+        reason
+            One of :data:`REASONS`.
+        principal
+            Whom the client acts for, if that is known.
+        """
+        self.count_refused(reason)
+        if self.audit is not None:
+            self.audit.write(Denial(party, reason, principal))
+
+    def count_refused(self, reason: str) -> None:
+        """Count a request that was refused."""
+        self._refused[reason] += 1
+
+    def arguments_of(self, asked: Named, route: Route | None) -> msgspec.Raw | None:
+        """Return the arguments of a call for the audit log; ``None`` if they are not to be written."""
+        if self.audit is None or not self.audit.arguments or route is None:
+            return None
+        return audit_lines.shown_arguments(asked.arguments)
+
+    def families(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        refused = CounterMetricFamily(
+            "mcp_gateway_refused", "Requests of clients that were refused", labels=("reason",)
+        )
+        for reason, count in self._refused.items():
+            refused.add_metric((reason,), count)
+        yield refused
+        if self.audit is not None:
+            lines = CounterMetricFamily("mcp_gateway_audit_lines", "Lines of the audit log", labels=("outcome",))
+            lines.add_metric(("written",), self.audit.written)
+            lines.add_metric(("dropped",), self.audit.dropped)
+            yield lines

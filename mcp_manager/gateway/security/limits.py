@@ -1,0 +1,326 @@
+"""``Limits``: how much of the gateway each principal may use at a time, and per second."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from mcp_manager._core.allowance import RateLimiter
+from mcp_manager.config.access import ClientLimitConfig
+from mcp_manager.errors import RpcError
+from mcp_manager.gateway.security.principal import Principal
+
+__all__ = ["LIMIT_REACHED", "Account", "Counter", "LimitReachedError", "Limits", "Scope"]
+
+LIMIT_REACHED: Final = -32017
+"""The code of the error for a request beyond a limit of its principal."""
+
+_MOST_ACCOUNTS: Final = 20_000
+_MOST_SCOPES: Final = 1_000
+_VIEW: Final = "view/"
+_SERVER: Final = "server/"
+_ALL: Final = "*"
+_REQUESTS: Final = "requests under way"
+_STREAMS: Final = "open streams"
+
+
+class LimitReachedError(RpcError):
+    """A limit of the principal is reached; nothing was sent.
+
+    Parameters
+    ----------
+    text
+        Which limit, for the client.
+    retry_after_s
+        Seconds after which to try again; ``None`` if that depends on other requests.
+    """
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        data: dict[str, Any] = {"source": "gateway", "delivery": "not_sent"}
+        if retry_after_s is not None:
+            data["retryAfterMs"] = max(round(retry_after_s * 1000), 1)
+            data["hint"] = f"try again in {retry_after_s:.{1 if retry_after_s >= 1 else 2}f} s"
+        else:
+            data["hint"] = "wait for others to end"
+        super().__init__(LIMIT_REACHED, text, data)
+        self.retry_after_s: float | None = retry_after_s
+
+    @property
+    def fields(self) -> bytes:
+        """The header fields of a response that says so."""
+        return b"Retry-After: %d\r\n" % max(math.ceil(self.retry_after_s or 0.0), 1)
+
+
+class Counter:
+    """What one principal uses of one limit.
+
+    Attributes
+    ----------
+    running, streams
+        Its requests under way, and its open streams.
+    """
+
+    __slots__ = ("_limiter", "config", "most_running", "most_streams", "running", "streams")
+
+    def __init__(self, config: ClientLimitConfig, workers: int) -> None:
+        self.config: ClientLimitConfig = config
+        self._limiter: RateLimiter | None = None
+        if config.rate:
+            self._limiter = RateLimiter(rate=max(config.rate / workers, 1e-9), burst=-(-config.burst // workers))
+        self.most_running: int = -(-config.max_concurrent // workers)
+        self.most_streams: int = -(-config.max_streams // workers)
+        self.running: int = 0
+        self.streams: int = 0
+
+    def wait_ns(self, now_ns: int) -> int:
+        """Admit a request by the rate and return 0, or return the nanoseconds after which to try again."""
+        return 0 if self._limiter is None else self._limiter.take(now_ns)
+
+
+class Scope:
+    """The limits of one principal that count the requests to one endpoint.
+
+    Attributes
+    ----------
+    counters
+        Those of all requests.
+    has_tools
+        Whether there are some that count the calls of certain tools only.
+    """
+
+    __slots__ = ("_by_tool", "counters", "has_tools", "of_tools")
+
+    def __init__(self, counters: Sequence[Counter], of_tools: Sequence[tuple[re.Pattern[str], Counter]]) -> None:
+        self.counters: tuple[Counter, ...] = tuple(counters)
+        self.of_tools: tuple[tuple[re.Pattern[str], Counter], ...] = tuple(of_tools)
+        self.has_tools: bool = bool(of_tools)
+        self._by_tool: dict[tuple[str, str], tuple[Counter, ...]] = {}
+
+    def of_tool(self, server_id: str, tool: str) -> tuple[Counter, ...]:
+        """Return the counters of the calls of one tool alone."""
+        key = server_id, tool
+        found = self._by_tool.get(key)
+        if found is None:
+            name = f"{server_id}__{tool}"
+            found = tuple(counter for pattern, counter in self.of_tools if pattern.fullmatch(name))
+            if len(self._by_tool) >= _MOST_SCOPES:
+                self._by_tool.clear()
+            self._by_tool[key] = found
+        return found
+
+
+class Account:
+    """What one principal uses.
+
+    Attributes
+    ----------
+    principal
+        The principal, with its newest credentials.
+    running, streams
+        Its requests under way, and its open streams, at all endpoints.
+    """
+
+    __slots__ = ("_limits", "_scopes", "counters", "generation", "principal", "running", "streams")
+
+    def __init__(self, limits: Limits, principal: Principal) -> None:
+        self._limits = limits
+        self.principal: Principal = principal
+        self.generation: int = -1
+        self.counters: tuple[Counter, ...] = ()
+        self.running: int = 0
+        self.streams: int = 0
+        self._scopes: dict[str, Scope] = {}
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything of it is under way."""
+        return self.running > 0 or self.streams > 0
+
+    def show(self, counters: Collection[Counter]) -> None:
+        """Have these limits from now on."""
+        self.counters = tuple(counters)
+        self._scopes = {}
+
+    def scope(self, endpoint: str) -> Scope:
+        """Return the limits that count requests to an endpoint, by its name."""
+        scope = self._scopes.get(endpoint)
+        if scope is None:
+            counting = [each for each in self.counters if _counts(each.config, endpoint)]
+            scope = Scope(
+                [each for each in counting if not each.config.tools],
+                [(_pattern(each.config.tools), each) for each in counting if each.config.tools],
+            )
+            if len(self._scopes) >= _MOST_SCOPES:
+                self._scopes.clear()
+            self._scopes[endpoint] = scope
+        return scope
+
+    def begin(self, counters: tuple[Counter, ...]) -> None:
+        """Count a request, or raise :class:`LimitReachedError`; :meth:`end` takes it back.
+
+        Parameters
+        ----------
+        counters
+            The limits that count it.
+        """
+        if 0 < self._limits.most_running <= self.running:
+            raise LimitReachedError(_too_many(self._limits.most_running, _REQUESTS))
+        if counters:
+            take(counters, self._limits.clock)
+        self.running += 1
+
+    def end(self, counters: tuple[Counter, ...]) -> None:
+        """Take note that a request has ended."""
+        self.running -= 1
+        for counter in counters:
+            counter.running -= 1
+
+    def open_stream(self, counters: tuple[Counter, ...]) -> None:
+        """Count a stream, or raise :class:`LimitReachedError`; :meth:`close_stream` takes it back."""
+        if 0 < self._limits.most_streams <= self.streams:
+            raise LimitReachedError(_too_many(self._limits.most_streams, _STREAMS))
+        for counter in counters:
+            if 0 < counter.most_streams <= counter.streams:
+                raise LimitReachedError(_too_many(counter.config.max_streams, _STREAMS))
+        self.streams += 1
+        for counter in counters:
+            counter.streams += 1
+
+    def close_stream(self, counters: tuple[Counter, ...]) -> None:
+        """Take note that a stream has ended."""
+        self.streams -= 1
+        for counter in counters:
+            counter.streams -= 1
+
+
+class Limits:
+    """Keep an account for each principal that uses the gateway.
+
+    Accounts of 20,000 principals are kept, and of those that use something right now. Only whoever has authenticated has
+    one; clients that need not are one principal together.
+
+    Parameters
+    ----------
+    configs
+        The limits, ``serve.limits``.
+    workers
+        How many processes serve the address. Each admits its part, rounded up, so that all of them together do not
+        admit more than the limits say; a client whose requests all come to one process is bound by that part.
+    most
+        The requests under way, and the streams, that one principal may have in this process whatever the limits say; 0
+        for none, if all clients are one principal.
+    clock
+        Returns monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ClientLimitConfig],
+        *,
+        workers: int = 1,
+        most: tuple[int, int] = (0, 0),
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.clock: Callable[[], int] = clock
+        self.most_running, self.most_streams = most
+        self._configs = tuple(configs)
+        self._workers = workers
+        self._generation = 0
+        # Those used last are in the first one.
+        self._newer: dict[str, Account] = {}
+        self._older: dict[str, Account] = {}
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
+
+    @property
+    def applies(self) -> bool:
+        """Whether there are limits for anybody."""
+        return bool(self._configs) or self.most_running > 0
+
+    def apply(self, configs: Sequence[ClientLimitConfig]) -> None:
+        """Have these limits from now on; limits that stay go on counting."""
+        self._configs = tuple(configs)
+        self._generation += 1
+
+    def of(self, principal: Principal) -> Account:
+        """Return the account of a principal."""
+        account = self._newer.get(principal.name)
+        if account is None:
+            account = self._older.pop(principal.name, None) or Account(self, principal)
+            if len(self._newer) >= _MOST_ACCOUNTS // 2:
+                used = {name: each for name, each in self._older.items() if each.is_used}
+                self._older, self._newer = self._newer, used
+            self._newer[principal.name] = account
+        if account.principal is not principal or account.generation != self._generation:
+            self._decide(account, principal)
+        return account
+
+    def _decide(self, account: Account, principal: Principal) -> None:
+        """Find the limits that apply to a principal; those that did before go on counting."""
+        is_same = account.generation == self._generation and account.principal.claims == principal.claims
+        account.principal = principal
+        if is_same:
+            return
+        account.generation = self._generation
+        known = {id(each.config): each for each in account.counters}
+        counters = []
+        for config in self._configs:
+            if _applies(config, principal):
+                counter = known.get(id(config))
+                if counter is None:
+                    counter = next((each for each in account.counters if each.config == config), None)
+                counters.append(Counter(config, self._workers) if counter is None or counter in counters else counter)
+        account.show(counters)
+
+
+def take(counters: tuple[Counter, ...], clock: Callable[[], int]) -> None:
+    """Count a request in all of these limits, or in none and raise :class:`LimitReachedError`."""
+    for counter in counters:
+        if 0 < counter.most_running <= counter.running:
+            raise LimitReachedError(_too_many(counter.config.max_concurrent, _REQUESTS))
+    now_ns = clock()
+    for counter in counters:
+        wait_ns = counter.wait_ns(now_ns)
+        if wait_ns:
+            text = f"Too many requests: you may send {counter.config.rate:g} per second"
+            raise LimitReachedError(text, wait_ns / 1e9)
+    for counter in counters:
+        counter.running += 1
+
+
+def _too_many(most: int, what: str) -> str:
+    return f"Too many requests: you may have {most} {what}"
+
+
+def _applies(config: ClientLimitConfig, principal: Principal) -> bool:
+    if config.principals and not any(fnmatch.fnmatchcase(principal.name, each) for each in config.principals):
+        return False
+    return all(_has(principal.claims.get(name), wanted) for name, wanted in config.claims.items())
+
+
+def _has(claim: Any, wanted: str | tuple[str, ...]) -> bool:
+    """Return whether a claim has a value, or one of several; a text of words has each of them."""
+    any_of = {wanted} if isinstance(wanted, str) else set(wanted)
+    if isinstance(claim, str):
+        return claim in any_of or not any_of.isdisjoint(claim.split())
+    if isinstance(claim, list | tuple | set | frozenset):
+        return any(isinstance(each, str) and each in any_of for each in claim)
+    return isinstance(claim, bool | int) and str(claim).lower() in any_of
+
+
+def _counts(config: ClientLimitConfig, endpoint: str) -> bool:
+    """Return whether requests to an endpoint count."""
+    if not config.views:
+        return True
+    if _ALL in config.views:
+        return not endpoint.startswith(_SERVER)
+    return endpoint.startswith(_VIEW) and endpoint.removeprefix(_VIEW) in config.views
+
+
+def _pattern(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(each) for each in patterns))
