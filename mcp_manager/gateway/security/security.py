@@ -1,0 +1,204 @@
+"""``Security``: the one object that knows who the clients of a gateway are, and what they may do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+import msgspec
+
+from mcp_manager.config.access import AllowConfig
+from mcp_manager.config.serve import ServeConfig
+from mcp_manager.gateway.channels import Incoming
+from mcp_manager.gateway.http.descriptors import for_clients
+from mcp_manager.gateway.security.accounting import Accounting
+from mcp_manager.gateway.security.audit import AuditLog
+from mcp_manager.gateway.security.authentication import Authentication, Denial
+from mcp_manager.gateway.security.known_principals import KnownPrincipals
+from mcp_manager.gateway.security.leases import Leases
+from mcp_manager.gateway.security.limits import Limits
+from mcp_manager.gateway.security.principal import EVERYBODY, Principal
+from mcp_manager.gateway.security.rules import Grant, Rules
+from mcp_manager.gateway.security.server_credentials import ServerCredentials
+from mcp_manager.manager import McpManager
+
+__all__ = ["ACCESS_FIELDS", "Security"]
+
+ACCESS_FIELDS: Final = ("auth", "allow")
+"""The fields of ``serve`` that can change while the gateway serves."""
+_MOST_ENTITLED: Final = 20_000
+# One principal has at most this part of the connections, as requests under way and again as streams.
+_SHARE_OF_ONE: Final = 4
+
+
+class Security:
+    """Find out who sends a request, and what that party may do.
+
+    Parameters
+    ----------
+    serve
+        The configuration of the gateway.
+    workers
+        How many processes serve its address.
+
+    Attributes
+    ----------
+    authentication
+        Finds out who clients are.
+    rules
+        Decide what principals may use.
+    known
+        The principals that were seen lately.
+    credentials
+        What servers get of clients; ``None`` before it is known which fleet is served.
+    leases
+        The streams that end with the credentials of their principal.
+    accounting
+        Counts what principals use, and writes the audit log.
+
+    Raises
+    ------
+    ConfigError
+        Something that the configuration names cannot be used, such as the file of API keys.
+    """
+
+    def __init__(self, serve: ServeConfig, workers: int = 1) -> None:
+        self.authentication: Authentication = _authentication(serve)
+        self.rules: Rules = Rules(serve.allow)
+        self.known: KnownPrincipals = KnownPrincipals()
+        most = 0 if serve.auth.type == "none" else for_clients() // _SHARE_OF_ONE
+        self.accounting: Accounting = Accounting(
+            Limits(serve.limits, workers=workers, most=(most, most)),
+            None if serve.audit.path is None else AuditLog(serve.audit),
+        )
+        self.credentials: ServerCredentials | None = None
+        self._credentials = serve.credentials
+        self.leases: Leases = Leases(lambda principal: self.authentication.is_current(principal))
+        self._serve = serve
+        self._operators = serve.auth.operators
+        self._has_started = False
+        # By what the authentication returned; both have at most half of what may be kept.
+        self._newer: dict[Principal, Principal] = {}
+        self._older: dict[Principal, Principal] = {}
+
+    def serve_fleet(self, manager: McpManager) -> ServerCredentials:
+        """Return what the servers of a fleet get of clients."""
+        self.credentials = ServerCredentials(manager, self._credentials, self.known)
+        return self.credentials
+
+    @property
+    def is_required(self) -> bool:
+        """Whether clients must authenticate."""
+        return not self.authentication.is_open
+
+    async def start(self) -> None:
+        """Prepare for requests; no authorization server is waited for.
+
+        Raises
+        ------
+        ConfigError
+            The audit log cannot be written.
+        """
+        self.accounting.start()
+        self._has_started = True
+        await self.authentication.start()
+
+    async def aclose(self) -> None:
+        """Release what is held. Idempotent."""
+        if self.credentials is not None:
+            await self.credentials.aclose()
+        self.leases.stop()
+        await self.authentication.aclose()
+        await self.accounting.aclose()
+
+    def of(self, incoming: Incoming) -> Principal | Denial | Awaitable[Principal | Denial]:
+        """Return who sends a request, with its grant, or the refusal of the request.
+
+        Returns
+        -------
+        An awaitable of either if keys or an answer about a token must be fetched first.
+        """
+        found = self.authentication.of(incoming)
+        if isinstance(found, Principal):
+            return self.entitled(found)
+        return found if isinstance(found, Denial) else self._fetched(found)
+
+    async def identify(self, incoming: Incoming) -> Principal | Denial:
+        """Return what :meth:`of` does, where waiting is possible."""
+        found = self.of(incoming)
+        return found if isinstance(found, Principal | Denial) else await found
+
+    def everybody(self) -> Principal:
+        """Return the principal of clients that need not authenticate, as over stdio, with its grant."""
+        return self.entitled(EVERYBODY)
+
+    def entitled(self, principal: Principal) -> Principal:
+        """Return a principal with its grant, and take note of it."""
+        known = self._newer.get(principal)
+        if known is None:
+            known = self._older.get(principal)
+            if known is None:
+                grant = self.rules.grant_of(principal)
+                known = principal if grant is None else msgspec.structs.replace(principal, grant=grant)
+            if len(self._newer) >= _MOST_ENTITLED // 2:
+                self._older, self._newer = self._newer, {}
+            self._newer[principal] = known
+        self.known.note(known)
+        return known
+
+    def is_operator(self, principal: Principal) -> bool:
+        """Tell whether a principal may see metrics, and why the gateway is not ready: both name all servers."""
+        if not self.is_required:
+            return True
+        if self._operators:
+            return any(fnmatchcase(principal.name, pattern) for pattern in self._operators)
+        return principal.grant is None
+
+    async def apply(self, serve: ServeConfig) -> None:
+        """Let other authentication be in force from now on: all streams end. The same one looks at its keys again.
+
+        Raises
+        ------
+        ConfigError
+            Something that the configuration names cannot be used; nothing was changed.
+        """
+        before, self._serve = self._serve, serve
+        if serve.auth == before.auth:
+            self.authentication.reread_keys()
+            self.leases.look_at_all()
+            return
+        try:
+            made = _authentication(serve)
+        except BaseException:
+            self._serve = before
+            raise
+        replaced, self.authentication = self.authentication, made
+        self._operators = serve.auth.operators
+        self._newer, self._older = {}, {}
+        self.known.clear()
+        for lease in self.leases:
+            lease.end()
+        if self._has_started:
+            await made.start()
+        await replaced.aclose()
+
+    def replace_rules(self, allow: Sequence[AllowConfig]) -> None:
+        """Let these rules decide from now on what each principal may do."""
+        self.rules.replace(allow)
+        self._newer, self._older = {}, {}
+        for principal in self.known.everybody():
+            self.known.note(msgspec.structs.replace(principal, grant=self.rules.grant_of(principal)))
+
+    def grant_of(self, name: str) -> Grant | None:
+        """Return what a principal may use, by its name: nothing if it was not seen lately; ``None``: everything."""
+        principal = self.known.find(name)
+        return self.rules.grant_of_strangers() if principal is None else self.rules.grant_of(principal)
+
+    async def _fetched(self, fetching: Awaitable[Principal | Denial]) -> Principal | Denial:
+        found = await fetching
+        return self.entitled(found) if isinstance(found, Principal) else found
+
+
+def _authentication(serve: ServeConfig) -> Authentication:
+    return Authentication(serve.auth, is_tls=serve.cert_file is not None)
