@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from mcp_manager.gateway.security.accounting import Sender, Usage
+
 __all__ = ["Channel", "EventStream", "Incoming"]
 
 
@@ -44,6 +46,10 @@ class Incoming(Protocol):
         """The path of the URL, without its query."""
 
     @property
+    def peer(self) -> object:
+        """The address of the client, as sockets name it; ``None`` once it is gone."""
+
+    @property
     def body(self) -> bytes:
         """The body."""
 
@@ -75,7 +81,13 @@ class Channel(Protocol):
 
     ``on_gone`` is called once if the client goes before :meth:`finish`. ``on_quiet`` is called once over HTTP if
     nothing is sent for so long that the connection needs a sign of life: it may begin an event stream.
+
+    ``usage`` is what the request uses of its limits until its reply, and ``sender`` counts further messages that came
+    with it; both are ``None`` if nothing is counted.
     """
+
+    usage: Usage | None
+    sender: Sender | None
 
     on_gone: Callable[[], None] | None
     on_quiet: Callable[[], object] | None

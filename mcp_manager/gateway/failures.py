@@ -29,6 +29,12 @@ from mcp_manager.errors import (
     ToolNotAllowedError,
 )
 from mcp_manager.gateway import messages
+from mcp_manager.gateway.security.credential_errors import (
+    ClientRefusedError,
+    CredentialsUnavailableError,
+    LoginRequiredError,
+    NotConfiguredError,
+)
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
 
 __all__ = ["as_response", "internal"]
@@ -55,6 +61,10 @@ _TOLD: Final[tuple[tuple[type[McpManagerError], _Told], ...]] = (
     (CircuitOpenError, _Told(-32003, "has failed repeatedly, and gets no requests for now", "try again later")),
     (ToolNotAllowedError, _Told(-32010, "has this tool, but its rules do not allow the call")),
     (OverloadedError, _Told(-32004, "has too much to do", "try again later")),
+    (LoginRequiredError, _Told(-32014, "needs credentials that you have to obtain first")),
+    (CredentialsUnavailableError, _Told(-32015, "gets no credentials at present", "try again later")),
+    (ClientRefusedError, _Told(-32016, "refused the credentials that it got for you", "ask for access to it")),
+    (NotConfiguredError, _Told(-32005, "gets no credentials for you", "the operator has to help")),
     (AuthError, _Told(-32005, "refused the credentials of the gateway", "the operator has to renew them")),
     (ConnectError, _Told(-32006, "cannot be reached", "try again later")),
     (SessionLostError, _Told(-32008, "lost the session", "begin again with what it kept for the session")),
@@ -88,6 +98,11 @@ def as_response(id_raw: bytes, failure: McpManagerError, server_id: str | None =
     -32011  the server asked for input that nobody gave
     -32012  the server cancelled the task
     -32013  the gateway is stopping
+    -32014  the client has to log in again, or to show credentials for the server
+    -32015  the authorization server that gives credentials for the server is not available
+    -32016  the server refused the credentials that it got for the client
+    -32017  a limit of the principal is reached
+    -32018  the definition of the tool or prompt is not as pinned
     -32600  the request is malformed
     -32602  the server does not exist
     -32603  a fault of the gateway, which its log explains
@@ -124,6 +139,8 @@ def as_response(id_raw: bytes, failure: McpManagerError, server_id: str | None =
     if isinstance(failure, OverloadedError) and failure.limit == _OF_SESSIONS:
         told = _NO_SESSION
     hint = _CHECK_FIRST if failure.delivery == "unknown" else told.hint
+    if isinstance(failure, LoginRequiredError):
+        hint = failure.way_out
     if hint:
         data["hint"] = hint
     retry_after_s = getattr(failure, "retry_after_s", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import Context
 from typing import Any, Final, Literal, cast
 
@@ -12,17 +12,22 @@ from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.begun_exchange import BegunExchange
 from mcp_manager.calls.exchange_listener import Answer, OnMessage, ServerMessage
 from mcp_manager.calls.peer import Peer
-from mcp_manager.errors import McpManagerError
+from mcp_manager.errors import AuthError, ConnectError, McpManagerError, ServerNotFoundError
 from mcp_manager.gateway import failures
 from mcp_manager.gateway.callers import CallersOfClients, principal_of
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.declared import check_declared
 from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.envelopes import for_handshake_server, for_stateless_server, stateless_declaration
+from mcp_manager.gateway.security.accounting import CURRENT
+from mcp_manager.gateway.security.credential_errors import NotConfiguredError
+from mcp_manager.gateway.security.server_credentials import PersonalServer, ServerCredentials
 from mcp_manager.manager import McpManager
+from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.methods import PING
 from mcp_manager.protocol.request import invalid_request
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.session import Session
 from mcp_manager.verbs.client_side import LogLevel
 
 __all__ = ["SHARED_CAPABILITIES", "Forwarding"]
@@ -53,6 +58,8 @@ class Forwarding:
         is stateful. ``shared``: it has one for all. Programs and stateless servers have one for all in any case.
     stateful
         The ids of servers that keep something for each of their sessions.
+    credentials
+        What servers get to know of clients; ``None``: nothing. Such a server has sessions for each principal in any case.
     """
 
     def __init__(
@@ -60,19 +67,94 @@ class Forwarding:
         manager: McpManager,
         sessions: Literal["per_client", "shared"] = "per_client",
         stateful: Collection[str] = (),
+        credentials: ServerCredentials | None = None,
     ) -> None:
         self._manager = manager
         self._is_per_client = sessions == "per_client"
         self._stateful = frozenset(stateful)
         self._callers = CallersOfClients()
+        self._credentials = credentials
 
     def caller_for(self, server_id: str, client: Client, peer: Peer) -> Caller | None:
-        """Return whom a request to a server is made for: ``None`` for the session that all clients share."""
+        """Return whom a request to a server is made for that gets nothing of clients.
+
+        ``None`` for the session that all clients share.
+        """
+        return self._callers.of(client, server_id) if self._has_session(server_id, client, peer) else None
+
+    def _has_session(self, server_id: str, client: Client, peer: Peer) -> bool:
+        """Return whether the session of a client has a session of its own at a server."""
         if not self._is_per_client or peer.shares_session or peer.era is Era.STATELESS:
+            return False
+        return client.can_be_asked or server_id in self._stateful
+
+    def _personal(self, server_id: str) -> PersonalServer | None:
+        """Return a server that gets something of each client; ``None`` if it gets nothing of them."""
+        return None if self._credentials is None else self._credentials.of(server_id)
+
+    def is_personal(self, server_id: str) -> bool:
+        """Return whether a server gets something of each client, so that nothing at it is shared among clients."""
+        return self._personal(server_id) is not None
+
+    async def personal_caller(self, server_id: str, client: Client) -> Caller | None:
+        """Return whom something is done for at a server that gets something of each client; ``None`` for all others.
+
+        Raises
+        ------
+        McpManagerError
+            There are no credentials of the client for the server, or it does not answer.
+        """
+        personal = self._personal(server_id)
+        if personal is None:
             return None
-        if not client.can_be_asked and server_id not in self._stateful:
-            return None
-        return self._callers.of(client, server_id)
+        return (await self._met_for(personal, client, await personal.token(client)))[0]
+
+    async def identity_for(self, server_id: str, client: Client) -> ServerIdentity:
+        """Return how a server that gets something of each client introduces itself to one.
+
+        Raises
+        ------
+        McpManagerError
+            There are no credentials of the client for the server, or it does not answer.
+        """
+        personal = self._personal(server_id)
+        if personal is None:
+            raise ServerNotFoundError(server_id)
+        session: Session | None = None
+
+        async def meet(caller: Caller, peer: Peer) -> bytes:
+            nonlocal session
+            session = self._manager._session_of(server_id, caller)
+            if session is None or session.identity is None:
+                await self._manager.for_caller(caller).call(server_id, PING)
+                session = self._manager._session_of(server_id, caller)
+            return b""
+
+        await self._with_credentials(personal, client, meet)
+        if session is None or session.identity is None:
+            raise ConnectError("its session has ended", server_id=server_id)
+        return session.identity
+
+    async def _met_for(self, personal: PersonalServer, client: Client, token: str | None) -> tuple[Caller, Peer]:
+        """Return whom a request is made for, and what kind the server is, which is asked if nobody knows."""
+        server_id = personal.server_id
+        peer = self._manager.peer(server_id)
+        if peer is None:
+            # Most likely, this session is the one that is needed.
+            has_session = self._has_session(server_id, client, Peer(Era.HANDSHAKE, shares_session=False))
+            caller = personal.caller(client, token, has_session=has_session)
+            peer = self._manager._peer_of(server_id, caller)
+            if peer is None:
+                await self._manager.for_caller(caller).call(server_id, PING)
+                peer = self._manager._peer_of(server_id, caller) or Peer(Era.HANDSHAKE, shares_session=False)
+        if peer.shares_session:
+            raise NotConfiguredError(
+                "it is no HTTP server, and gets no header fields",
+                server_id=server_id,
+                hint=f"drop serve.credentials.{server_id}; give it credentials of its own in env",
+            )
+        has_session = self._has_session(server_id, client, peer)
+        return personal.caller(client, token, has_session=has_session), peer
 
     def may_ask(self, server_id: str) -> bool:
         """Return whether a server may ask during a call: those of the handshake era do, and nobody knows of new ones."""
@@ -84,14 +166,24 @@ class Forwarding:
         ended = self._callers.forget(principal, session)
         if ended is not None:
             self._manager.end_caller(ended.caller, ended.servers)
+        if self._credentials is not None and session:
+            for server_id, caller in self._credentials.callers.forget(principal, session):
+                self._manager.end_caller(caller, [server_id])
 
     async def notify(self, server_id: str, client: Client, notification: Message) -> None:
         """Send a notification of a client to a server, if it has a session that takes it; failures are logged."""
-        peer = self._manager.peer(server_id)
-        if peer is None or peer.era is Era.STATELESS:
-            return
         try:
-            await self._manager.exchange(server_id, notification, caller=self.caller_for(server_id, client, peer))
+            caller: Caller | None
+            personal = self._personal(server_id)
+            if personal is not None:
+                caller, peer = await self._met_for(personal, client, await personal.token(client))
+            else:
+                known = self._manager.peer(server_id)
+                if known is None:
+                    return
+                caller, peer = self.caller_for(server_id, client, known), known
+            if peer.era is not Era.STATELESS:
+                await self._manager.exchange(server_id, notification, caller=caller)
         except McpManagerError as failure:
             _log.debug("a notification of a client did not reach server %r: %s", server_id, failure)
 
@@ -105,7 +197,10 @@ class Forwarding:
 
     def servers_of(self, client: Client) -> list[str]:
         """Return the servers that keep sessions for this client alone."""
-        return self._callers.servers_of(client)
+        servers = self._callers.servers_of(client)
+        if self._credentials is not None and client.session:
+            servers = sorted({*servers, *self._credentials.callers.servers_of(client)})
+        return servers
 
     async def forward(
         self,
@@ -136,13 +231,22 @@ class Forwarding:
         The response. If there is none, or the request is refused here, it is an error response that says so.
         """
         server_id = route.server_id
+        if on_message is not None and client.era is Era.HANDSHAKE:
+            on_message = _OfSession(client, on_message)
+        usage = CURRENT.get()
+        if usage is not None:
+            refusal = usage.routed(route)
+            if refusal is not None:
+                return failures.as_response(id_raw, refusal)
+        personal = self._personal(server_id)
+        if personal is not None:
+            exchanging = self._exchange_for(personal, route.request, client, on_message, answers_input)
+            return await self.finish(route, id_raw, exchanging)
         try:
             peer = self._manager.peer(server_id)
             if peer is None:
                 peer = await self._met(server_id)
             request = _for_era(route.request, client, peer)
-            if on_message is not None and client.era is Era.HANDSHAKE:
-                on_message = _OfSession(client, on_message)
             caller = self.caller_for(server_id, client, peer)
         except McpManagerError as failure:
             return failures.as_response(id_raw, failure, server_id)
@@ -150,6 +254,43 @@ class Forwarding:
             server_id, request, caller=caller, on_message=on_message, answers_input=answers_input
         )
         return await self.finish(route, id_raw, exchanging)
+
+    async def _exchange_for(
+        self,
+        personal: PersonalServer,
+        request: Message | bytes,
+        client: Client,
+        on_message: OnMessage | None,
+        answers_input: bool,
+    ) -> bytes:
+        """Send a request with what the server gets of the client."""
+
+        def send(caller: Caller, peer: Peer) -> Awaitable[bytes]:
+            return self._manager.exchange(
+                personal.server_id,
+                _for_era(request, client, peer),
+                caller=caller,
+                on_message=on_message,
+                answers_input=answers_input,
+            )
+
+        return await self._with_credentials(personal, client, send)
+
+    async def _with_credentials(
+        self, personal: PersonalServer, client: Client, send: Callable[[Caller, Peer], Awaitable[bytes]]
+    ) -> bytes:
+        """Do something for a client with what a server gets of it; once more if new credentials may help."""
+        is_renewed = False
+        while True:
+            token = await personal.token(client)
+            try:
+                return await send(*await self._met_for(personal, client, token))
+            except AuthError as refusal:
+                if refusal.http_status not in (401, 403):
+                    raise
+                if is_renewed or not personal.can_renew(client, token, refusal):
+                    raise personal.refused(refusal) from None
+            is_renewed = True
 
     def begin(
         self, route: Route, client: Client, on_message: OnMessage, context: Context, *, answers_input: bool = False
@@ -161,6 +302,8 @@ class Forwarding:
         The exchange, for :meth:`adapted` or :meth:`finish`; ``None`` if nothing was done: :meth:`forward` has to.
         """
         server_id = route.server_id
+        if self._personal(server_id) is not None:
+            return None
         try:
             peer = self._manager.peer(server_id)
             if peer is None or self.caller_for(server_id, client, peer) is not None:

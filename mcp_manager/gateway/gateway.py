@@ -15,14 +15,16 @@ from prometheus_client.exposition import choose_encoder
 from mcp_manager._version import __version__
 from mcp_manager.auth.options import AuthOptions
 from mcp_manager.config import ServeConfig, ViewConfig
+from mcp_manager.config.access import AllowConfig
 from mcp_manager.config.arguments import as_path
-from mcp_manager.config.gateway_tables import serve_config_of, view_configs_of
+from mcp_manager.config.gateway_tables import check_serve_with_servers, serve_config_of, view_configs_of
 from mcp_manager.config.load import load_fleet_file
 from mcp_manager.config.sources import FleetSource, ManagerSource, fleet_config_of, fleet_file_of
 from mcp_manager.errors import ConfigError
 from mcp_manager.fleet import Applied
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Incoming
+from mcp_manager.gateway.endpoints.selection import hot_tools
 from mcp_manager.gateway.endpoints.table import EndpointTable
 from mcp_manager.gateway.eras.handshake import HandshakeEra
 from mcp_manager.gateway.eras.stateless import StatelessEra
@@ -38,6 +40,9 @@ from mcp_manager.gateway.http.traffic import with_page
 from mcp_manager.gateway.http.web import application
 from mcp_manager.gateway.loops import Mark
 from mcp_manager.gateway.news import News
+from mcp_manager.gateway.security.pins import Pins
+from mcp_manager.gateway.security.principal import EVERYBODY, Principal
+from mcp_manager.gateway.security.security import Security
 from mcp_manager.gateway.sessions.ids import SessionIds
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.gateway.sessions.table import SessionTable
@@ -124,6 +129,7 @@ class Gateway:
         file = fleet_file_of(config)
         self.serve: ServeConfig = serve_config_of(file.serve or ServeConfig() if serve is None else serve)
         self.views: dict[str, ViewConfig] = view_configs_of(file.views if views is None else views)
+        check_serve_with_servers(self.serve, file.config.servers)
         number = 0 if worker is None else worker.assignment.number
         self._worker = worker
         self._listener = Listener(self.serve)
@@ -142,7 +148,9 @@ class Gateway:
             shared_capabilities=mark.among(SHARED_CAPABILITIES),
             **options,
         )
-        forwarding = Forwarding(self.manager, self.serve.sessions, self.serve.stateful)
+        self._security = Security(self.serve, 1 if worker is None else worker.assignment.count)
+        credentials = self._security.serve_fleet(self.manager)
+        forwarding = Forwarding(self.manager, self.serve.sessions, self.serve.stateful, credentials)
         answering = Answering(forwarding)
         ids = SessionIds(self._sealer, self.serve.session_ttl_s, number)
         wait_s = self.serve.input_wait_s
@@ -156,22 +164,30 @@ class Gateway:
                 worker=number,
                 levels=self._sessions.levels,
                 mark=mark,
+                leases=self._security.leases,
             ),
         )
-        self._endpoints = EndpointTable(self.manager, self._news, self._sealer, self.views, self.serve.page_size)
+        self._endpoints = EndpointTable(
+            self.manager, self._news, self._sealer, self.views, self.serve.page_size, hot=hot_tools(self.serve)
+        )
+        self._endpoints.show_to_each(forwarding)
+        self._pins = Pins(self.serve.pins)
+        self._endpoints.pin(self._pins)
         self._paths = EndpointPaths(self._endpoints.find)
         self._news.watch(self._paths.changed)
         self._keep_alives = KeepAlives(self.serve.keepalive_s)
         hosts = Hosts(self._listener.address, self.serve.allowed_hosts, self.serve.allowed_origins)
-        self._reception = Reception(self._eras, self._paths, hosts, self._keep_alives)
+        self._reception = Reception(self._eras, self._paths, hosts, self._keep_alives, self._security)
+        self._reception.traffic.others.append(self._pins)
         self._reports: Reports | None = None
         if worker is not None:
             self._reception.passing = Passing(worker.siblings, ids, self._eras.stateless.worker_of, self.serve.stateful)
             self._reports = Reports(worker.siblings, self._own_metrics, self._ready_servers)
         self._legacy_sse: LegacySse | None = None
         if self.serve.legacy_sse:
-            self._legacy_sse = LegacySse(self._eras.handshake, self._paths, self._keep_alives, self._reception.passing)
+            self._legacy_sse = LegacySse(self._eras.handshake, self._reception)
         self._connections: Connections | None = None
+        self._stdio: StdioServer | None = None
         self._configured = len(file.config.servers)
         self._has_started = False
         self._is_draining = False
@@ -186,7 +202,7 @@ class Gateway:
         path
             The file; see :func:`~mcp_manager.load_manager_config`.
         lenient
-            Leave out the servers that are wrong, with a warning for each problem, instead of raising an error.
+            Leave out the servers that are wrong, with a warning for each problem.
         options
             As for the class.
 
@@ -244,6 +260,7 @@ class Gateway:
         try:
             # First, because programs need not be started in vain.
             self._listener.bind(sockets if self._worker is None else [self._worker.listener])
+            await self._security.start()
             self._connections = Connections(app, self._reception, self.serve.max_request_bytes)
             await self._connections.start()
             starting = background_task(self.manager.start(), "start the manager of the gateway")
@@ -284,16 +301,18 @@ class Gateway:
         starting = None
         try:
             with standard_streams() as (source, target):
+                await self._security.start()
                 starting = background_task(self.manager.start(), "start the manager of the gateway")
                 await asyncio.sleep(0)
                 self._news.start(self.manager)
-                endpoint = self._paths.find(path)
+                endpoint = self._paths.find(path, self._security.everybody().grant)
                 if endpoint is None:
                     raise ConfigError(f"There is no endpoint {path!r:.200}", hint="/mcp is the whole fleet")
-                server = StdioServer(
+                server = self._stdio = StdioServer(
                     self._eras.handshake,
                     self._eras.stateless,
                     endpoint,
+                    sender=self._security.accounting.connected(self._security.everybody(), endpoint.name),
                     max_request_bytes=self.serve.max_request_bytes,
                     drain_timeout_s=min(_STDIO_DRAIN_S, self.serve.drain_timeout_s),
                 )
@@ -352,9 +371,9 @@ class Gateway:
             await self._connections.aclose()
         await self._news.aclose()
         await self._endpoints.aclose()
+        # First, because tokens are requested over connections of the manager.
+        await self._security.aclose()
         await self.manager.stop()
-
-    # What is asked over HTTP
 
     @property
     def reports(self) -> Reports | None:
@@ -378,13 +397,16 @@ class Gateway:
             *(f"{view.id}: {view.state.value}{_why(view.reasons)}" for view in others),
         ]
 
-    def description(self) -> dict[str, Any]:
-        """Return what is served, and where, as plain data."""
+    def description(self, principal: Principal = EVERYBODY) -> dict[str, Any]:
+        """Return what is served to a principal, and where, as plain data."""
+        views = ["/mcp", *(f"/mcp/{quote(name)}" for name in self.views)]
+        servers = [f"/servers/{quote(view.id, safe='')}/mcp" for view in self.manager.servers()]
+        grant = principal.grant
         return {
             "name": "mcp-manager",
             "version": __version__,
-            "endpoints": ["/mcp", *(f"/mcp/{name}" for name in self.views)],
-            "servers": [f"/servers/{quote(view.id, safe='')}/mcp" for view in self.manager.servers()],
+            "endpoints": [path for path in views if grant is None or self._paths.find(path, grant) is not None],
+            "servers": [path for path in servers if grant is None or self._paths.find(path, grant) is not None],
             "health": ["/health", "/ready", "/metrics"],
         }
 
@@ -408,12 +430,26 @@ class Gateway:
         elsewhere = () if self._worker is None else self._worker.elsewhere
         return [view.id for view in self.manager.servers() if view.state in _READY and view.id not in elsewhere]
 
-    # Changes while it serves
-
     async def apply(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration, as :meth:`McpManager.apply` does; ``serve`` and ``views`` stay."""
         fleet = fleet_config_of(config)
         return await self.manager.apply(fleet if self._worker is None else self._worker.divided(fleet))
+
+    async def replace_access(self, serve: ServeConfig | Mapping[str, Any]) -> None:
+        """Let ``auth`` and ``allow`` of this be in force; streams end if ``auth`` has changed.
+
+        Raises
+        ------
+        ConfigError
+            Something is wrong, or other machines could reach a gateway without ``auth``; nothing was changed.
+        """
+        checked = serve_config_of(serve)
+        self._listener.check(checked.auth)
+        changed = msgspec.structs.replace(self.serve, auth=checked.auth)
+        await self._security.apply(changed)
+        self.serve = changed
+        if checked.allow != self.serve.allow:
+            self.replace_rules(checked.allow)
 
     def replace_views(self, views: Mapping[str, ViewConfig | Mapping[str, Any]]) -> None:
         """Serve these views from now on, in place of those that are there.
@@ -428,6 +464,27 @@ class Gateway:
             self.views = checked
             self._endpoints.replace_views(checked)
             self._paths.clear()
+
+    def read_pins(self) -> None:
+        """Read the file of pins again, and compare with it what servers list."""
+        if self._pins.read_again():
+            self._endpoints.compare_with_pins()
+
+    def replace_rules(self, allow: Sequence[AllowConfig | Mapping[str, Any]]) -> None:
+        """Let these rules apply to all requests from now on; sessions stay, and are told that lists have changed.
+
+        Raises
+        ------
+        ConfigError
+            A rule is wrong; nothing was changed.
+        """
+        self.serve = serve_config_of({**msgspec.structs.asdict(self.serve), "allow": tuple(allow)})
+        self._security.replace_rules(self.serve.allow)
+        self._paths.clear()
+        self._endpoints.regrant(self._security.grant_of)
+        if self._stdio is not None:
+            name = self._stdio.endpoint.name
+            self._stdio.endpoint = self._endpoints.named(name, self._security.everybody().grant)
 
 
 def _why(reasons: Sequence[str]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager.auth.caller import Caller, current_caller
+from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.errors import RpcError
 from mcp_manager.events.records import (
     EventsMissed,
@@ -20,13 +21,20 @@ from mcp_manager.events.records import (
     ServerUndeployed,
 )
 from mcp_manager.events.stream import EventStream
-from mcp_manager.gateway.callers import principal_of
-from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.callers import is_told, principal_of
+from mcp_manager.gateway.client import ANONYMOUS, Client
 from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.endpoints.not_found import no_resource
 from mcp_manager.gateway.upstream_subscriptions import UpstreamSubscriptions
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
-from mcp_manager.protocol.methods import PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, TOOLS_CHANGED
+from mcp_manager.protocol.methods import (
+    PROMPTS_CHANGED,
+    RESOURCE_UPDATED,
+    RESOURCES_CHANGED,
+    SUBSCRIBE,
+    TOOLS_CHANGED,
+)
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.session.handlers import Handler
 from mcp_manager.types import ServerState
@@ -44,6 +52,9 @@ _MOST_IN_TURN: Final = 32
 _BUFFER: Final = 10_000
 _SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 
+_BETWEEN: Final = "\0"
+
+PersonalCaller = Callable[[str, Client], Awaitable[Caller | None]]
 Deliver = Callable[[str, bytes], None]
 """``deliver(method, params)`` takes a notification; ``params`` is JSON."""
 
@@ -65,7 +76,7 @@ class Listening:
         The client, if notifications of its own sessions are to reach it alone.
     """
 
-    __slots__ = ("_news", "_subscribed", "deliver", "endpoint", "is_closed", "methods", "party")
+    __slots__ = ("_news", "_subscribed", "deliver", "endpoint", "is_closed", "methods", "party", "principal")
 
     def __init__(
         self, news: News, endpoint: Endpoint, deliver: Deliver, methods: frozenset[str], client: Client | None
@@ -75,6 +86,7 @@ class Listening:
         self.deliver: Deliver = deliver
         self.methods: frozenset[str] = methods
         self.party: str | None = None if client is None else principal_of(client)
+        self.principal: str = ANONYMOUS if client is None else client.principal
         self._subscribed: dict[str, tuple[str, str]] = {}
         self.is_closed: bool = False
 
@@ -108,12 +120,16 @@ class Listening:
                 f"More than {_MOST_URIS:,} resources are subscribed to; unsubscribe from others first",
                 {"source": "gateway"},
             )
-        server_id, own_uri = await self.endpoint.route_uri(uri, client)
+        endpoint = self.endpoint
+        server_id, own_uri = await endpoint.route_uri(uri, client, SUBSCRIBE)
+        place = await self._news.place_of(server_id, client)
         if self.is_closed or uri in self._subscribed:
             return
-        self._subscribed[uri] = server_id, own_uri
+        if endpoint is not self.endpoint and not self.endpoint.shows_resource(SUBSCRIBE, server_id, own_uri):
+            raise no_resource(uri, client)
+        self._subscribed[uri] = place, own_uri
         try:
-            await self._news.subscriptions.add(self, uri, server_id, own_uri)
+            await self._news.subscriptions.add(self, uri, place, own_uri)
         except BaseException:
             self._subscribed.pop(uri, None)
             raise
@@ -123,6 +139,18 @@ class Listening:
         place = self._subscribed.pop(uri, None)
         if place is not None:
             await self._news.subscriptions.discard(self, uri, *place)
+
+    def move(self, endpoint: Endpoint) -> None:
+        """See another endpoint from now on; subscriptions to what it does not show end."""
+        if self.is_closed:
+            return
+        self._news.forget(self)
+        self.endpoint = endpoint
+        self._news.remember(self)
+        for uri, place in list(self._subscribed.items()):
+            if not endpoint.shows_resource(SUBSCRIBE, place[0].partition(_BETWEEN)[0], place[1]):
+                del self._subscribed[uri]
+                self._news.subscriptions.drop(self, uri, *place)
 
     def close(self) -> None:
         """Deliver nothing more, and end the subscriptions. Idempotent."""
@@ -164,10 +192,14 @@ class News:
         self._due: dict[tuple[str, str | None], _Due] = {}
         self._watchers: list[Callable[[str, str], None]] = []
         self._recovery_watchers: list[Callable[[str], None]] = []
+        self._find: Callable[[Listening], Endpoint] | None = None
         self._manager: McpManager | None = None
         self._events: EventStream | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.subscriptions: UpstreamSubscriptions[Listening] = UpstreamSubscriptions(self)
+        self.personal_caller: PersonalCaller | None = None
+        """Returns whom a subscription is made for, ``None`` for those that all clients share."""
+        self._callers: dict[str, Caller] = {}
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers that the manager needs, by method."""
@@ -222,16 +254,42 @@ class News:
             if it is not given.
         """
         listening = Listening(self, endpoint, deliver, methods, client)
-        self._listenings.setdefault(endpoint.name, {})[listening] = None
+        if self._find is not None:
+            listening.endpoint = self._find(listening)
+        self.remember(listening)
         return listening
 
+    def remember(self, listening: Listening) -> None:
+        """Tell a listener what changes; called when it begins, and by :meth:`Listening.move`."""
+        self._listenings.setdefault(listening.endpoint.key, {})[listening] = None
+
     def forget(self, listening: Listening) -> None:
-        """Tell a listener nothing more; called by :meth:`Listening.close`."""
-        name = listening.endpoint.name
-        of_endpoint = self._listenings.get(name, {})
+        """Tell a listener nothing more; called by :meth:`Listening.close` and :meth:`Listening.move`."""
+        key = listening.endpoint.key
+        of_endpoint = self._listenings.get(key, {})
         of_endpoint.pop(listening, None)
         if not of_endpoint:
-            self._listenings.pop(name, None)
+            self._listenings.pop(key, None)
+
+    def settle(self, find: Callable[[Listening], Endpoint]) -> None:
+        """Let every listener see what is found for it from now on, and tell it that all lists may have changed.
+
+        Parameters
+        ----------
+        find
+            Returns the endpoint for a listener; it is asked for those that begin later, too, because their requests may
+            have begun before.
+        """
+        self._find = find
+        endpoints: dict[str, Endpoint] = {}
+        for listening in [each for of_endpoint in self._listenings.values() for each in of_endpoint]:
+            endpoint = find(listening)
+            if endpoint is not listening.endpoint:
+                listening.move(endpoint)
+                endpoints[endpoint.key] = endpoint
+        for endpoint in endpoints.values():
+            for method in LIST_CHANGES:
+                self.endpoint_changed(endpoint, method)
 
     def changed(self, server_id: str, method: str, caller: Caller | None = None) -> None:
         """Take the news that a list of a server may have changed.
@@ -255,26 +313,49 @@ class News:
 
     def endpoint_changed(self, endpoint: Endpoint, method: str) -> None:
         """Tell who listens to an endpoint that it shows something else from now on."""
-        self._plan(endpoint.name, None, method, is_merged=endpoint.is_merged)
+        self._plan(endpoint.key, None, method, is_merged=endpoint.is_merged)
 
     def _spread(self, server_id: str, method: str, caller: Caller | None, *, only_merged: bool = False) -> None:
-        for name, listenings in list(self._listenings.items()):
+        for key, listenings in list(self._listenings.items()):
             endpoint = next(iter(listenings)).endpoint
             if not endpoint.shows(server_id) or (only_merged and not endpoint.is_merged):
                 continue
             # Merged lists are the same for all clients, whoever made the server change them.
             party = None if caller is None or endpoint.is_merged else caller.principal
-            self._plan(name, party, method, is_merged=endpoint.is_merged)
+            self._plan(key, party, method, is_merged=endpoint.is_merged)
 
-    async def subscribe(self, server_id: str, uri: str) -> None:
+    async def place_of(self, server_id: str, client: Client) -> str:
+        """Return what names the subscriptions of a client at a server: its own ones, or those of all clients.
+
+        Raises
+        ------
+        McpManagerError
+            The server gets credentials of each client, and there are none of this one.
+        """
+        caller = None if self.personal_caller is None else await self.personal_caller(server_id, client)
+        if caller is None:
+            return server_id
+        place = _place(server_id, caller)
+        self._callers[place] = caller
+        if len(self._callers) > 2 * len(self.subscriptions) + _MOST_URIS:
+            held = self.subscriptions.places()
+            self._callers = {each: known for each, known in self._callers.items() if each in held or each == place}
+        return place
+
+    async def subscribe(self, place: str, uri: str) -> None:
         """Subscribe to a resource at its server."""
-        assert self._manager is not None
-        await self._manager.subscribe(server_id, uri)
+        calls, server_id = self._calls_at(place)
+        await calls.subscribe(server_id, uri)
 
-    async def unsubscribe(self, server_id: str, uri: str) -> None:
+    async def unsubscribe(self, place: str, uri: str) -> None:
         """End a subscription at its server."""
+        calls, server_id = self._calls_at(place)
+        await calls.unsubscribe(server_id, uri)
+
+    def _calls_at(self, place: str) -> tuple[McpManager | ForCaller, str]:
         assert self._manager is not None
-        await self._manager.unsubscribe(server_id, uri)
+        server_id, is_personal, _ = place.partition(_BETWEEN)
+        return self._manager.for_caller(self._callers[place]) if is_personal else self._manager, server_id
 
     def _list_handler(self, method: str) -> Handler:
         def handle(server_id: str, params: Any) -> None:
@@ -287,42 +368,48 @@ class News:
         if not isinstance(uri, str):
             return
         caller = current_caller()
-        for listening, client_uri, subscribed in self.subscriptions.listeners(server_id, uri):
-            if caller is not None and caller.principal != listening.party:
+        is_personal = caller is not None and _place(server_id, caller) in self._callers
+        place = _place(server_id, caller) if is_personal and caller is not None else server_id
+        for listening, client_uri, subscribed in self.subscriptions.listeners(place, uri):
+            if caller is not None and not (listening.party and is_told(caller.principal, listening.party)):
+                continue
+            if not listening.endpoint.shows_resource(SUBSCRIBE, server_id, uri):
+                # A part of what was subscribed to that is not allowed.
                 continue
             # A part of what was subscribed to has a URI that begins with that one.
             told = client_uri + uri[len(subscribed) :]
             _deliver(listening, RESOURCE_UPDATED, msgspec.json.encode({**_without_subscription(params), "uri": told}))
 
-    def _plan(self, name: str, party: str | None, method: str, *, is_merged: bool) -> None:
+    def _plan(self, key: str, party: str | None, method: str, *, is_merged: bool) -> None:
         """Tell the listeners of an endpoint of a change, now or later."""
-        due = self._due.get((name, party))
+        due = self._due.get((key, party))
         if due is None:
-            due = self._due[name, party] = _Due(self._later(name, party))
+            due = self._due[key, party] = _Due(self._later(key, party))
             if not is_merged:
-                self._tell(name, party, method)
+                self._tell(key, party, method)
                 return
         due.methods.add(method)
 
-    def _later(self, name: str, party: str | None) -> asyncio.TimerHandle:
+    def _later(self, key: str, party: str | None) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
-        return loop.call_later(self._delay_s, self._tell_due, name, party, context=bare_context())
+        return loop.call_later(self._delay_s, self._tell_due, key, party, context=bare_context())
 
-    def _tell_due(self, name: str, party: str | None) -> None:
-        due = self._due.pop((name, party))
+    def _tell_due(self, key: str, party: str | None) -> None:
+        due = self._due.pop((key, party))
         if not due.methods:
             return
         # Those that follow have to wait again.
-        self._due[name, party] = _Due(self._later(name, party))
+        self._due[key, party] = _Due(self._later(key, party))
         for method in LIST_CHANGES:
             if method in due.methods:
-                self._tell(name, party, method)
+                self._tell(key, party, method)
 
-    def _tell(self, name: str, party: str | None, method: str) -> None:
+    def _tell(self, key: str, party: str | None, method: str) -> None:
         told = [
             listening
-            for listening in self._listenings.get(name, ())
-            if method in listening.methods and (party is None or party == listening.party)
+            for listening in self._listenings.get(key, ())
+            if method in listening.methods
+            and (party is None or (listening.party is not None and is_told(party, listening.party)))
         ]
         told.reverse()
         self._take_turn(told, method)
@@ -365,6 +452,11 @@ class News:
     def _all_changed(self, server_id: str) -> None:
         for method in LIST_CHANGES:
             self.changed(server_id, method)
+
+
+def _place(server_id: str, caller: Caller) -> str:
+    """Return what names the subscriptions of a caller at a server; ids of servers have no NUL."""
+    return f"{server_id}{_BETWEEN}{caller.principal}"
 
 
 def _deliver(listening: Listening, method: str, params: bytes) -> None:

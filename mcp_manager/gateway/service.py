@@ -17,6 +17,8 @@ from mcp_manager.errors import McpManagerError
 from mcp_manager.events.records import ConfigApplied
 from mcp_manager.events.stream import EventStream
 from mcp_manager.gateway.gateway import Gateway
+from mcp_manager.gateway.security.security import ACCESS_FIELDS
+from mcp_manager.gateway.systemd import Systemd
 from mcp_manager.gateway.workers.worker import Worker
 from mcp_manager.runtime.background import background_task, read_failure
 from mcp_manager.runtime.threads import in_thread
@@ -24,6 +26,7 @@ from mcp_manager.runtime.threads import in_thread
 __all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
+
 
 _SUCCESS: Final = 0
 _FAILURE: Final = 1
@@ -71,6 +74,8 @@ class Service:
     ) -> None:
         self._worker = worker
         self._is_on_stdio = stdio
+        # The parent of workers tells for all of them, and a client on standard input is not systemd.
+        self._systemd = Systemd({} if stdio or worker is not None else None)
         self._gateway = gateway
         self._path = path
         self._told = told or ServeConfig()
@@ -110,9 +115,12 @@ class Service:
                             await stack.enter_async_context(following)
                         await self._begin_watch()
                         on_ready()
+                        self._systemd.ready(self._status())
                         await self._ending.wait()
+                    self._systemd.stopping()
                     return await self._end()
             finally:
+                self._systemd.close()
                 for task in list(self._tasks):
                     task.cancel()
                 if self._tasks:
@@ -130,21 +138,32 @@ class Service:
             return None
         async with self._reloading:
             self._has_to_reload = False
+            self._systemd.reloading()
             try:
                 file = await self._read()
+                await self._take(file)
                 applied = await self._gateway.apply(file.config)
-                self._take(file)
             except McpManagerError as error:
                 return str(error)
+            finally:
+                self._systemd.reloaded(self._status())
         _log.info("%s: applied: %s", self._path, applied)
         return None
 
-    def _take(self, file: FleetFile) -> None:
+    def _status(self) -> str:
+        count = len(self._gateway.manager.servers())
+        return f"serving {count} server{'' if count == 1 else 's'} at {self._gateway.url}"
+
+    async def _take(self, file: FleetFile) -> None:
         """Let the gateway follow its file, and tell what it cannot follow."""
-        self._gateway.replace_views(file.views)
         now, before = file.serve or ServeConfig(), self._told
+        # First, because it may be refused.
+        await self._gateway.replace_access(now)
+        self._gateway.replace_views(file.views)
         self._told = now
-        changed = [name for name in now.__struct_fields__ if getattr(now, name) != getattr(before, name)]
+        self._gateway.read_pins()
+        fields = [name for name in now.__struct_fields__ if name not in ACCESS_FIELDS]
+        changed = [name for name in fields if getattr(now, name) != getattr(before, name)]
         if changed:
             _log.warning("a new start is needed for what has changed in serve: %s", ", ".join(changed))
 
@@ -197,7 +216,7 @@ class Service:
             async for _ in changes:
                 try:
                     file = await self._read()
-                    self._take(file)
+                    await self._take(file)
                 except McpManagerError as error:
                     _log.error("the configuration was not applied: %s", error)
 

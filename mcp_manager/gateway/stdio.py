@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_batch
-from mcp_manager.gateway import messages
+from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.channels import EventStream
 from mcp_manager.gateway.client import ANONYMOUS
 from mcp_manager.gateway.endpoints.base import Endpoint
@@ -22,6 +22,7 @@ from mcp_manager.gateway.eras.classification import is_stateless
 from mcp_manager.gateway.eras.handshake import HandshakeEra
 from mcp_manager.gateway.eras.stateless import StatelessEra
 from mcp_manager.gateway.pipes import Pipes
+from mcp_manager.gateway.security.accounting import CURRENT, Sender, Usage
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcp_manager.protocol.methods import CANCELLED, INITIALIZE
 from mcp_manager.runtime.background import background_task
@@ -86,12 +87,14 @@ class _Lines:
 class _Channel:
     """The way back for one request; see :class:`~mcp_manager.gateway.channels.Channel`."""
 
-    __slots__ = ("_is_cancelled", "_server", "id_raw", "is_lasting", "on_gone", "on_quiet")
+    __slots__ = ("_is_cancelled", "_server", "id_raw", "is_lasting", "on_gone", "on_quiet", "sender", "usage")
 
     can_send = True
 
-    def __init__(self, server: StdioServer, id_raw: bytes | None) -> None:
+    def __init__(self, server: StdioServer, id_raw: bytes | None, sender: Sender | None) -> None:
         self._server = server
+        self.sender: Sender | None = sender
+        self.usage: Usage | None = None
         self.id_raw: bytes | None = id_raw
         self.on_gone: Callable[[], None] | None = None
         self.on_quiet: Callable[[], object] | None = None
@@ -120,6 +123,8 @@ class _Channel:
 
     def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
         """Send the reply."""
+        if self.usage is not None:
+            self.usage.end(message)
         if not self._is_cancelled:
             self._server.send(message)
 
@@ -143,6 +148,8 @@ class StdioServer:
         The longest line; a longer one is dropped and answered with an error.
     drain_timeout_s
         How long requests may go on after the end of the input.
+    sender
+        Counts the requests; ``None`` if nothing is counted.
     """
 
     def __init__(
@@ -153,7 +160,9 @@ class StdioServer:
         *,
         max_request_bytes: int = 4 << 20,
         drain_timeout_s: float = 5.0,
+        sender: Sender | None = None,
     ) -> None:
+        self._sender = sender
         self._handshake = handshake
         self._stateless = stateless
         self._endpoint = endpoint
@@ -168,6 +177,16 @@ class StdioServer:
         self._room = asyncio.Event()
         self._over = asyncio.Event()
         self._pipes: Pipes | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What the client sees."""
+        return self._endpoint
+
+    @endpoint.setter
+    def endpoint(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connection.endpoint = endpoint
 
     async def serve(self, source: int, target: int, stop: asyncio.Event | None = None) -> None:
         """Serve until the input ends, nobody reads the output any more, or it is stopped.
@@ -275,12 +294,14 @@ class StdioServer:
                 each.cancel()
 
     async def _take(self, message: Message) -> None:
-        channel = _Channel(self, message.id_raw)
+        channel = _Channel(self, message.id_raw, self._sender)
         if message.method == CANCELLED and message.id_raw is None and self._cancels(message):
             return
         if message.id_raw is not None and message.method is not None and len(self._running) >= _MOST_RUNNING:
             text = f"More than {_MOST_RUNNING} requests are under way: wait for replies"
             self.send(messages.error(message.id_raw, _OVERLOADED, text, _OWN))
+            return
+        if self._is_refused(message, channel):
             return
         if is_stateless(message, None):
             if message.method == _LISTEN:
@@ -294,6 +315,16 @@ class StdioServer:
             # What follows needs the session.
             await asyncio.wait({taking})
 
+    def _is_refused(self, message: Message, channel: _Channel) -> bool:
+        """Count a message; return whether a limit refuses it."""
+        if self._sender is None:
+            return False
+        usage = channel.usage = self._sender.begin(message, len(message.frame))
+        if usage is None or usage.refusal is None:
+            return False
+        channel.finish(failures.as_response(message.id_raw or messages.NO_ID, usage.refusal))
+        return True
+
     async def _take_stateless(self, message: Message, channel: _Channel) -> None:
         try:
             await self._guarded(channel, partial(self._stateless.take, message, channel, self._endpoint, None))
@@ -302,17 +333,22 @@ class StdioServer:
                 del self._stateless_calls[channel.id_raw]
 
     async def _take_batch(self, batch: list[Message]) -> None:
-        channel = _Channel(self, None)
+        channel = _Channel(self, None, self._sender)
         await self._guarded(channel, partial(self._connection.take_batch, batch, channel))
 
     async def _guarded(self, channel: _Channel, take: Callable[[], Awaitable[None]]) -> None:
         """Take a message; a fault of the gateway costs one reply."""
+        if channel.usage is not None:
+            CURRENT.set(channel.usage)
         try:
             await take()
         except Exception:
             _log.exception("a message of a client was not taken", extra={"event": "message_failed"})
             if channel.id_raw is not None:
-                self.send(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
+                channel.finish(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
+        finally:
+            if channel.usage is not None:
+                channel.usage.end(None)
 
     def _cancels(self, message: Message) -> bool:
         """Cancel the request of the stateless era that a notification names; return whether there is one."""

@@ -27,6 +27,9 @@ class Sessions(Protocol):
     def tell(self, session: str, method: str, params: bytes) -> bool:
         """Send a notification on the standing stream of a session; return whether anybody listens."""
 
+    def shows(self, session: str, server_id: str) -> bool:
+        """Return whether the client of a session may see anything of a server."""
+
     async def ask(self, session: str, method: str, params: bytes) -> bytes:
         """Send a request on the standing stream of a session, and return the result as JSON; may raise RpcError."""
 
@@ -55,7 +58,7 @@ class Unattributed:
         """Ask the client that the session of the server was made for; raises :class:`RpcError` if there is none."""
         caller = current_caller()
         session = _session(caller)
-        if caller is None or not session:
+        if caller is None or not session or not self._sessions.shows(session, server_id):
             raise RpcError(
                 INVALID_REQUEST, f"{method} belongs to no request under way, so nobody can tell which client is meant"
             )
@@ -64,7 +67,7 @@ class Unattributed:
 
     def _tell(self, method: str, server_id: str, params: Any) -> None:
         session = _session(current_caller())
-        if session:
+        if session and self._sessions.shows(session, server_id):
             self._sessions.tell(session, method, msgspec.json.encode(params))
 
 

@@ -132,6 +132,10 @@ class UpstreamSubscriptions(Generic[ListenerT]):
             for listener, client_uri in wanted:
                 yield listener, client_uri, subscribed
 
+    def places(self) -> set[str]:
+        """Return the servers at which something is subscribed to."""
+        return set(self._by_server)
+
     def renew(self, server_id: str, *, is_new: bool) -> None:
         """Subscribe again where a server has no subscription any more.
 
@@ -142,10 +146,13 @@ class UpstreamSubscriptions(Generic[ListenerT]):
         is_new
             Whether it has forgotten all of them.
         """
-        for uri, subscription in list(self._by_server.get(server_id, {}).items()):
-            if is_new:
-                subscription.is_held = False
-            self._start(subscription, server_id, uri)
+        # Those of one client at the server have names that begin with its id.
+        own = f"{server_id}\0"
+        for place in [each for each in self._by_server if each == server_id or each.startswith(own)]:
+            for uri, subscription in list(self._by_server[place].items()):
+                if is_new:
+                    subscription.is_held = False
+                self._start(subscription, place, uri)
 
     async def aclose(self) -> None:
         """Ask for nothing more."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.gateway import messages
+from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.channels import Channel, EventStream
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.eras.session_messages import SessionMessages
+from mcp_manager.gateway.security.accounting import CURRENT, Sender, Usage
 from mcp_manager.protocol.error_codes import INVALID_REQUEST
 from mcp_manager.protocol.methods import INITIALIZE
 from mcp_manager.runtime.background import background_task
@@ -24,10 +26,12 @@ _MOST: Final = 100
 class _Member:
     """The way back for one message of a batch; see :class:`~mcp_manager.gateway.channels.Channel`."""
 
-    __slots__ = ("_batch", "on_gone", "on_quiet")
+    __slots__ = ("_batch", "on_gone", "on_quiet", "sender", "usage")
 
     def __init__(self, batch: _Batch) -> None:
         self._batch = batch
+        self.sender: Sender | None = None
+        self.usage: Usage | None = None
         self.on_gone: Callable[[], None] | None = None
         self.on_quiet: Callable[[], object] | None = None
 
@@ -42,10 +46,29 @@ class _Member:
         return None
 
     def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
+        if self.usage is not None:
+            self.usage.end(message)
         self._batch.replies.append(message)
 
     def accept(self) -> None:
         """Leave the message without a reply."""
+        if self.usage is not None:
+            self.usage.end(None)
+
+    async def run(self, message: Message, sender: Sender | None, take: Callable[[], Awaitable[None]]) -> None:
+        """Take the message, unless a limit refuses it."""
+        usage = self.usage = None if sender is None else sender.begin(message, len(message.frame))
+        try:
+            if usage is None:
+                await take()
+            elif usage.refusal is not None:
+                self.finish(failures.as_response(message.id_raw or messages.NO_ID, usage.refusal))
+            else:
+                CURRENT.set(usage)
+                await take()
+        finally:
+            if usage is not None:
+                usage.end(None)
 
 
 class _Batch:
@@ -94,7 +117,8 @@ async def take_batch(
     tasks: set[asyncio.Task[Any]] = set()
     for message in batch:
         member = _Member(answers)
-        background_task(taking.take(client, endpoint, message, member), "take a message of a batch", among=tasks)
+        take = partial(taking.take, client, endpoint, message, member)
+        background_task(member.run(message, channel.sender, take), "take a message of a batch", among=tasks)
     try:
         await asyncio.wait(list(tasks))
     except asyncio.CancelledError:

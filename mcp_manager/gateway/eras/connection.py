@@ -53,7 +53,7 @@ class Connection:
     ) -> None:
         self._taking = taking
         self._sessions = sessions
-        self._endpoint = endpoint
+        self.endpoint: Endpoint = endpoint
         self._principal = principal
         self._send = send
         self._end = end
@@ -68,7 +68,7 @@ class Connection:
         if message.method == INITIALIZE and message.id_raw is not None:
             await self._initialize(message, channel)
         elif self._client is not None:
-            await self._taking.take(self._client, self._endpoint, message, channel)
+            await self._taking.take(self._client, self.endpoint, message, channel)
         elif message.method is None or message.id_raw is None:
             channel.accept()
         elif message.method == PING:
@@ -80,7 +80,7 @@ class Connection:
         """Take several messages that came as one array, and answer them with an array (2025-03-26 and earlier)."""
         client = self._client
         if client is not None and client.revision in BATCHING_REVISIONS:
-            await take_batch(self._taking, batch, channel, client, self._endpoint)
+            await take_batch(self._taking, batch, channel, client, self.endpoint)
             return
         text = "Send initialize first" if client is None else f"Revision {client.revision} has no batches"
         channel.finish(messages.error(messages.NO_ID, INVALID_REQUEST, text, _OWN))
@@ -100,11 +100,11 @@ class Connection:
         try:
             revision, capabilities = revision_for(message.params)
             client = Client(Era.HANDSHAKE, revision, capabilities, self._principal, token_urlsafe(12))
-            result = await introduction(self._endpoint, client)
+            result = await introduction(self.endpoint, client)
         except McpManagerError as failure:
             channel.finish(failures.as_response(id_raw, failure))
             return
         if self._client is None and not self._is_closed:
             self._client = client
-            self._sessions.connect(client, self._endpoint, self._send)
+            self._sessions.connect(client, self.endpoint, self._send)
         channel.finish(messages.response(id_raw, result))

@@ -77,10 +77,16 @@ class HandshakeEra:
         return self._take_outside(message, channel, endpoint, session_id, principal)
 
     def begin(
-        self, message: Message, channel: Channel, endpoint: Endpoint, session_id: str | None, context: Context
+        self,
+        message: Message,
+        channel: Channel,
+        endpoint: Endpoint,
+        session_id: str | None,
+        principal: str,
+        context: Context,
     ) -> SentRequest | None:
-        """Send a request of an anonymous client to its server at once; ``None`` if :meth:`take` has to take it."""
-        client = None if session_id is None else self.ids.find(session_id, endpoint.name, ANONYMOUS)
+        """Send a request of a client to its server at once; ``None`` if :meth:`take` has to take it."""
+        client = None if session_id is None else self.ids.find(session_id, endpoint.name, principal)
         return None if client is None else self._messages.begin(client, endpoint, message, channel, context)
 
     async def _take_outside(

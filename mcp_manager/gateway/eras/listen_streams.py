@@ -15,6 +15,9 @@ from mcp_manager.gateway.channels import Channel
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.news import Listening, News
+from mcp_manager.gateway.security.accounting import Usage
+from mcp_manager.gateway.security.leases import Lease, Leases
+from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.protocol.capabilities import offers
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST
 from mcp_manager.protocol.methods import SUBSCRIPTION_ACKNOWLEDGED
@@ -47,7 +50,7 @@ _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class ListenStream:
     """One stream: it lasts until its client goes or the gateway drains, and needs no task."""
 
-    __slots__ = ("_channel", "_id_raw", "_streams", "_tag", "_waiting", "listening", "on_end")
+    __slots__ = ("_channel", "_id_raw", "_streams", "_tag", "_waiting", "lease", "listening", "on_end", "usage")
 
     def __init__(self, streams: ListenStreams, channel: Channel, id_raw: bytes) -> None:
         self._streams = streams
@@ -58,6 +61,13 @@ class ListenStream:
         self._waiting: list[bytes] | None = []
         self.listening: Listening | None = None
         self.on_end: Callable[[], None] | None = None
+        self.usage: Usage | None = None
+        self.lease: Lease | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._streams.has(self)
 
     @property
     def is_acknowledged(self) -> bool:
@@ -81,6 +91,11 @@ class ListenStream:
         for each in waiting or ():
             self._channel.send(each)
 
+    def end(self) -> None:
+        """End the stream with its result, because the credentials that it was opened with have expired."""
+        if self.is_acknowledged:
+            self.finish()
+
     def finish(self) -> None:
         """End the stream with its result."""
         self._channel.on_gone = None
@@ -91,8 +106,12 @@ class ListenStream:
     def close(self) -> None:
         """Deliver nothing more. Idempotent."""
         self._streams.forget(self)
+        if self.lease is not None:
+            self.lease.close()
         if self.listening is not None:
             self.listening.close()
+        if self.usage is not None:
+            self.usage.end(None)
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end()
@@ -105,17 +124,22 @@ class ListenStreams:
     ----------
     news
         Tells what changes.
+    leases
+        End the streams whose credentials expire.
     """
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, news: News, leases: Leases | None = None) -> None:
         self._news = news
+        self._leases = leases
         self._streams: set[ListenStream] = set()
         self._is_draining = False
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    async def serve(self, message: Message, channel: Channel, endpoint: Endpoint, client: Client) -> None:
+    async def serve(
+        self, message: Message, channel: Channel, endpoint: Endpoint, client: Client, principal: Principal = EVERYBODY
+    ) -> None:
         """Open a stream, and return when it has ended.
 
         Raises
@@ -123,7 +147,7 @@ class ListenStreams:
         RpcError, OverloadedError
             As for :meth:`open`.
         """
-        stream = await self.open(message, channel, endpoint, client)
+        stream = await self.open(message, channel, endpoint, client, principal)
         ended = asyncio.Event()
         stream.on_end = ended.set
         try:
@@ -132,7 +156,9 @@ class ListenStreams:
         finally:
             stream.close()
 
-    async def open(self, message: Message, channel: Channel, endpoint: Endpoint, client: Client) -> ListenStream:
+    async def open(
+        self, message: Message, channel: Channel, endpoint: Endpoint, client: Client, principal: Principal = EVERYBODY
+    ) -> ListenStream:
         """Open a stream, which lasts until the client goes, or until :meth:`drain`.
 
         From then on, ``on_gone`` of the channel is the stream's.
@@ -149,7 +175,11 @@ class ListenStreams:
             raise RpcError(INVALID_REQUEST, "Invalid request: a stream needs Accept: text/event-stream", _OWN)
         if len(self._streams) >= _MOST_STREAMS:
             raise OverloadedError(f"More than {_MOST_STREAMS:,} clients listen; try again later")
+        usage = channel.usage
+        if usage is not None:
+            usage.become_stream()
         stream = ListenStream(self, channel, message.id_raw or messages.NO_ID)
+        stream.usage = usage
         self._streams.add(stream)
         try:
             capabilities = (await endpoint.describe(client)).capabilities
@@ -165,9 +195,15 @@ class ListenStreams:
         if accepted:
             honoured["resourceSubscriptions"] = accepted
         stream.acknowledge(honoured)
+        if self._leases is not None and principal is not EVERYBODY:
+            stream.lease = self._leases.add(principal, stream)
         if self._is_draining:
             stream.finish()
         return stream
+
+    def has(self, stream: ListenStream) -> bool:
+        """Tell whether a stream has not ended yet."""
+        return stream in self._streams
 
     def forget(self, stream: ListenStream) -> None:
         """Forget a stream that has ended; called by it."""

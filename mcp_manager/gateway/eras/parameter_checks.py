@@ -61,7 +61,7 @@ class ParameterChecks:
 
     def has_none(self, endpoint: Endpoint, name: str | None) -> bool:
         """Return whether a tool is known to have no arguments that are repeated, so that there is nothing to check."""
-        known = self._known.get(endpoint.name)
+        known = self._known.get(endpoint.key)
         return known is not None and (name or "") not in known
 
     async def check(
@@ -74,7 +74,7 @@ class ParameterChecks:
         RpcError
             -32020: a field is missing, is not valid, or says something else than the body.
         """
-        known = self._known.get(endpoint.name)
+        known = self._known.get(endpoint.key)
         if known is None:
             known = await self._list(asked, endpoint, answering)
         parameters = known.get(asked.name or "")
@@ -91,7 +91,7 @@ class ParameterChecks:
 
     def learn(self, endpoint: Endpoint, response: bytes) -> None:
         """Learn from a response to ``tools/list`` that a client gets."""
-        known = self._known.get(endpoint.name)
+        known = self._known.get(endpoint.key)
         if known is not None:
             _learn(known, response)
 
@@ -104,11 +104,11 @@ class ParameterChecks:
 
     async def _list(self, asked: Asked, endpoint: Endpoint, answering: Answering) -> _Parameters:
         """List all tools of an endpoint, once for all who ask at the same time; return the arguments to check by tool."""
-        listing = self._listing.get(endpoint.name)
+        listing = self._listing.get(endpoint.key)
         if listing is None:
             listing = background_task(self._read(asked, endpoint, answering), "list tools for their header fields")
-            self._listing[endpoint.name] = listing
-            listing.add_done_callback(lambda _: self._listing.pop(endpoint.name, None))
+            self._listing[endpoint.key] = listing
+            listing.add_done_callback(lambda _: self._listing.pop(endpoint.key, None))
             listing.add_done_callback(read_failure)
         # Whoever goes meanwhile must not end it for the others.
         return await asyncio.shield(listing)
@@ -126,7 +126,7 @@ class ParameterChecks:
             seen.add(cursor)
         if len(self._known) >= _MOST_ENDPOINTS:
             self._known.clear()
-        self._known[endpoint.name] = known
+        self._known[endpoint.key] = known
         return known
 
 

@@ -25,7 +25,7 @@ from mcp_manager.gateway.sent_requests import SentRequest
 from mcp_manager.gateway.sessions.log_levels import LEVELS
 from mcp_manager.gateway.sessions.running_calls import Cancellable, RunningCall
 from mcp_manager.gateway.sessions.table import SessionTable
-from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import (
     CANCELLED,
     INITIALIZE,
@@ -110,7 +110,7 @@ class SessionMessages:
         if method is None or id_raw is None or method in self._own:
             return None
         route = endpoint.known_route(message, client)
-        if route is None:
+        if route is None or (channel.usage is not None and channel.usage.routed(route) is not None):
             return None
         call = RunningCall(self._calls, client, endpoint, message, channel, id_raw)
         exchange = self._answering.forwarding.begin(route, client, call.on_message, context, answers_input=True)
@@ -190,6 +190,8 @@ class SessionMessages:
         return _EMPTY
 
     async def _set_level(self, client: Client, endpoint: Endpoint, message: Message) -> bytes:
+        if not endpoint.allows(SET_LOG_LEVEL):
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {SET_LOG_LEVEL}", _OWN)
         try:
             level = _level_decoder.decode(message.params or _EMPTY).level
         except msgspec.DecodeError:

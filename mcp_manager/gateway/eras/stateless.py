@@ -16,7 +16,6 @@ from mcp_manager.errors import McpManagerError, RpcError
 from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Channel, Incoming
-from mcp_manager.gateway.client import ANONYMOUS
 from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.eras.listen_streams import ListenStreams
 from mcp_manager.gateway.eras.parameter_checks import ParameterChecks
@@ -26,6 +25,8 @@ from mcp_manager.gateway.eras.stateless_calls import SentRound, StatelessCalls
 from mcp_manager.gateway.eras.telling import Telling
 from mcp_manager.gateway.loops import Mark
 from mcp_manager.gateway.news import News
+from mcp_manager.gateway.security.leases import Leases
+from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.sent_requests import SentRequest
 from mcp_manager.gateway.sessions.log_levels import LogLevels
 from mcp_manager.gateway.sessions.running_calls import Cancellable
@@ -60,6 +61,8 @@ class StatelessEra:
         The log levels that sessions of handshake clients have set; servers of that era have one level for all.
     mark
         Recognizes this gateway as a client of its own.
+    leases
+        End the streams whose credentials expire.
     """
 
     def __init__(
@@ -72,11 +75,12 @@ class StatelessEra:
         worker: int = 0,
         levels: LogLevels | None = None,
         mark: Mark | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self._mark = Mark() if mark is None else mark
         self._answering = answering
         self._calls = StatelessCalls(answering, sealer or Sealer(), input_wait_s, worker, levels)
-        self._streams = ListenStreams(news or News())
+        self._streams = ListenStreams(news or News(), leases)
         self._parameters = ParameterChecks()
         self._names: dict[str, bytes] = {}
 
@@ -86,7 +90,7 @@ class StatelessEra:
         channel: Channel,
         endpoint: Endpoint,
         incoming: Incoming | None,
-        principal: str = ANONYMOUS,
+        principal: Principal = EVERYBODY,
     ) -> None:
         """Take one message of a client, and answer it on its channel.
 
@@ -112,14 +116,20 @@ class StatelessEra:
         await _reply(channel, partial(self._answer, message, channel, endpoint, incoming, principal))
 
     def begin(
-        self, message: Message, channel: Channel, endpoint: Endpoint, incoming: Incoming, context: Context
+        self,
+        message: Message,
+        channel: Channel,
+        endpoint: Endpoint,
+        incoming: Incoming,
+        principal: str,
+        context: Context,
     ) -> SentRequest | None:
-        """Send a request of an anonymous client to its server at once; ``None`` if :meth:`take` has to take it."""
+        """Send a request of a client to its server at once; ``None`` if :meth:`take` has to take it."""
         name = self._names.get(endpoint.name)
         if message.method != CALL_TOOL or message.id_raw is None or name is None:
             return None
         try:
-            asked = read_request(message, incoming, ANONYMOUS)
+            asked = read_request(message, incoming, principal)
             if not self._parameters.has_none(endpoint, asked.name):
                 return None
             sent = self._calls.begin(message, asked, endpoint, Telling(channel, None), context)
@@ -143,7 +153,7 @@ class StatelessEra:
         await self._calls.aclose()
 
     async def _answer(
-        self, message: Message, channel: Channel, endpoint: Endpoint, incoming: Incoming | None, principal: str
+        self, message: Message, channel: Channel, endpoint: Endpoint, incoming: Incoming | None, principal: Principal
     ) -> tuple[bytes | None, int]:
         """Return the response to a request and its HTTP status; ``None`` if it is on its way, or a stream is open."""
         id_raw = message.id_raw or messages.NO_ID
@@ -151,7 +161,7 @@ class StatelessEra:
         try:
             if method is None:
                 raise RpcError(INVALID_REQUEST, "Invalid request: clients send no responses in this revision")
-            asked = read_request(message, incoming, principal)
+            asked = read_request(message, incoming, principal.name)
             check_method(method, asked)
             if method == DISCOVER:
                 self._mark.check(asked.client.capabilities, endpoint)
@@ -159,7 +169,7 @@ class StatelessEra:
             if method == _LISTEN:
                 # Over stdio, a request can be cancelled as long as its task runs.
                 listen = self._streams.serve if incoming is None else self._streams.open
-                await listen(message, channel, endpoint, asked.client)
+                await listen(message, channel, endpoint, asked.client, principal)
                 return None, 200
             if incoming is not None and method == CALL_TOOL and not self._parameters.has_none(endpoint, asked.name):
                 await self._parameters.check(message, asked, incoming, endpoint, self._answering)

@@ -134,6 +134,8 @@ class StatelessCalls:
         if asked.request_state is not None:
             known = self._states.open(asked.request_state, place)
             if known.suspended:
+                # What was allowed when the call began need not be so now.
+                await endpoint.route(message, client)
                 call = self._suspended.find(known.suspended, place)
                 call.resume(asked.input_responses, telling)
                 return await self._followed(call, turn)
@@ -173,7 +175,7 @@ class StatelessCalls:
             return None
         route = endpoint.known_route(message, client)
         forwarding = self._answering.forwarding
-        if route is None:
+        if route is None or (telling.usage is not None and telling.usage.routed(route) is not None):
             return None
         is_of_handshake = forwarding.may_ask(route.server_id)
         if is_of_handshake and client.can_be_asked:
@@ -272,7 +274,7 @@ class StatelessCalls:
     async def _of_task(self, message: Message, asked: Asked, endpoint: Endpoint, telling: Telling) -> bytes:
         """Answer a request about a task of one of several servers (SEP-2663)."""
         found = self._task_ids.open(asked.client.principal, endpoint.name, asked.name or "")
-        if found is None or not endpoint.shows(found[0]):
+        if found is None or not endpoint.shows(found[0]) or not endpoint.allows(message.method or ""):
             raise RpcError(INVALID_PARAMS, "Invalid params: there is no such task", _OWN)
         server_id, task_id = found
         inner = _with_member(message, "taskId", msgspec.json.encode(task_id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mcp_manager.calls.exchange_listener import ServerMessage
 from mcp_manager.gateway import messages
 from mcp_manager.gateway.channels import Channel
+from mcp_manager.gateway.security.accounting import Usage
 from mcp_manager.gateway.sessions.log_levels import RANKS, rank_of
 from mcp_manager.protocol.methods import LOG_MESSAGE
 
@@ -27,6 +28,11 @@ class Telling:
     def __init__(self, channel: Channel, log_level: str | None) -> None:
         self._channel = channel
         self._log_level = log_level
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the request uses of its limits; ``None`` if nothing is counted."""
+        return self._channel.usage
 
     def __call__(self, sent: ServerMessage) -> None:
         """Pass a notification on."""

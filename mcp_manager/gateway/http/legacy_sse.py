@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from functools import partial
 from secrets import token_urlsafe
 from typing import Any, Final
@@ -13,20 +14,21 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from mcp_manager._core.jsonrpc import FrameError, scan_batch
-from mcp_manager.gateway import messages
+from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.channels import EventStream
-from mcp_manager.gateway.client import ANONYMOUS
 from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.eras.handshake import HandshakeEra
 from mcp_manager.gateway.http import refusals
 from mcp_manager.gateway.http.accepting import is_json
-from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
-from mcp_manager.gateway.http.keep_alives import KeepAlives
-from mcp_manager.gateway.http.reception import cors_fields
-from mcp_manager.gateway.http.web_requests import WebEventStream, parsed
-from mcp_manager.gateway.workers.passing import Passing
+from mcp_manager.gateway.http.reception import Reception, cors_fields
+from mcp_manager.gateway.http.web_requests import WebEventStream, WebRequest, parsed
+from mcp_manager.gateway.security.accounting import CURRENT, Sender, Usage
+from mcp_manager.gateway.security.authentication import Denial
+from mcp_manager.gateway.security.leases import Lease
+from mcp_manager.gateway.security.limits import LimitReachedError
+from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR
-from mcp_manager.runtime.background import background_task, bare_context
+from mcp_manager.runtime.background import background_task
 
 __all__ = ["LegacySse"]
 
@@ -46,12 +48,14 @@ _OWN: Final = {"source": "gateway"}
 class _Channel:
     """The way back for one message, whose reply comes on the stream; see :class:`~mcp_manager.gateway.channels.Channel`."""
 
-    __slots__ = ("_send", "id_raw", "on_gone", "on_quiet")
+    __slots__ = ("_send", "id_raw", "on_gone", "on_quiet", "sender", "usage")
 
     can_send = True
 
-    def __init__(self, send: Callable[[bytes], None], id_raw: bytes | None) -> None:
+    def __init__(self, send: Callable[[bytes], None], id_raw: bytes | None, sender: Sender | None) -> None:
         self._send = send
+        self.sender: Sender | None = sender
+        self.usage: Usage | None = None
         self.id_raw: bytes | None = id_raw
         self.on_gone: Callable[[], None] | None = None
         self.on_quiet: Callable[[], object] | None = None
@@ -66,6 +70,8 @@ class _Channel:
 
     def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
         """Send the reply."""
+        if self.usage is not None:
+            self.usage.end(message)
         self._send(message)
 
     def accept(self) -> None:
@@ -75,9 +81,13 @@ class _Channel:
 class _Session:
     """A client: it lives as long as its stream."""
 
-    def __init__(self, handshake: HandshakeEra, endpoint: Endpoint, stream: WebEventStream) -> None:
+    def __init__(
+        self, handshake: HandshakeEra, endpoint: Endpoint, stream: WebEventStream, lease: Lease, sender: Sender | None
+    ) -> None:
         self.stream: WebEventStream = stream
-        self._connection = handshake.connect(endpoint, ANONYMOUS, self._send)
+        self.lease: Lease = lease
+        self._sender = sender
+        self._connection = handshake.connect(endpoint, lease.principal.name, self._send)
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
@@ -85,18 +95,32 @@ class _Session:
         """Whether too many messages are under way."""
         return len(self._running) >= _MOST_RUNNING
 
-    def take(self, body: bytes) -> None:
-        """Take a message or a batch; raises :class:`FrameError` if it is neither."""
+    def is_of(self, principal: Principal) -> bool:
+        """Tell whether a principal may speak for the client, and if so, let the stream last with its credentials."""
+        mine = self.lease.principal
+        is_same = principal.name == mine.name and principal.grant is mine.grant
+        if is_same:
+            self.lease.renew(principal)
+        return is_same
+
+    def take(self, body: bytes, context: Context) -> None:
+        """Take a message or a batch in a context; raises :class:`FrameError` if it is neither."""
         batch = scan_batch(body)
         is_batch = body.lstrip()[:1] == b"["
-        channel = _Channel(self._send, None if is_batch else batch[0].id_raw)
+        sender = self._sender
+        channel = _Channel(self._send, None if is_batch else batch[0].id_raw, sender)
+        if sender is not None and not is_batch:
+            usage = channel.usage = sender.begin(batch[0], len(body))
+            if usage is not None and usage.refusal is not None:
+                channel.finish(failures.as_response(channel.id_raw or messages.NO_ID, usage.refusal))
+                return
         connection = self._connection
         take = partial(connection.take_batch, batch) if is_batch else partial(connection.take, batch[0])
         background_task(
             self._guarded(channel, partial(take, channel)),
             "take a message of a client",
             among=self._running,
-            context=bare_context(),
+            context=context,
         )
 
     async def aclose(self) -> None:
@@ -113,12 +137,17 @@ class _Session:
 
     async def _guarded(self, channel: _Channel, take: Callable[[], Awaitable[None]]) -> None:
         """Take a message; a fault of the gateway costs one reply."""
+        if channel.usage is not None:
+            CURRENT.set(channel.usage)
         try:
             await take()
         except Exception:
             _log.exception("a message of a client was not taken", extra={"event": "message_failed"})
             if channel.id_raw is not None:
-                self._send(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
+                channel.finish(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
+        finally:
+            if channel.usage is not None:
+                channel.usage.end(None)
 
 
 class LegacySse:
@@ -126,32 +155,22 @@ class LegacySse:
 
     ``/sse`` is the stream of the endpoint ``/mcp``, ``/sse/{view}`` that of ``/mcp/{view}``, and ``/servers/{id}/sse``
     that of ``/servers/{id}/mcp``. Its first event names the URL for POSTs, in which a secret name stands for the stream:
-    whoever knows it can speak for the client. The session ends with its stream.
+    whoever knows it, and acts for the same principal, can speak for the client. The session ends with its stream, and
+    that with the credentials of the principal.
 
     Parameters
     ----------
     handshake
         Takes the messages.
-    endpoints
-        The endpoints by path.
-    keep_alives
-        Keeps the streams alive.
-    passing
-        Passes messages to the worker process that has their stream; ``None`` if there are no others.
+    reception
+        Knows the endpoints, and who sends a request.
     """
 
-    def __init__(
-        self,
-        handshake: HandshakeEra,
-        endpoints: EndpointPaths,
-        keep_alives: KeepAlives,
-        passing: Passing | None = None,
-    ) -> None:
-        self._passing = passing
-        self._worker = 0 if passing is None else passing.number
+    def __init__(self, handshake: HandshakeEra, reception: Reception) -> None:
+        self._reception = reception
+        self._passing = reception.passing
+        self._worker = 0 if self._passing is None else self._passing.number
         self._handshake = handshake
-        self._endpoints = endpoints
-        self._keep_alives = keep_alives
         self._sessions: dict[str, _Session] = {}
 
     def __len__(self) -> int:
@@ -161,8 +180,15 @@ class LegacySse:
         """Answer a request, whose host and origin are accepted; ``None`` if it does not belong to this transport."""
         path = request.raw_path.partition("?")[0]
         is_message = path == _MESSAGES
-        endpoint = None if is_message else self._endpoint(path)
-        if endpoint is None and not is_message:
+        endpoint_path = None if is_message else _endpoint_path(path)
+        security = self._reception.security
+        if endpoint_path is None and not is_message:
+            return None
+        if (
+            endpoint_path is not None
+            and not security.is_required
+            and self._reception.endpoints.find(endpoint_path) is None
+        ):
             return None
         origin = request.headers.get("Origin")
         fields = parsed(b"" if origin is None else cors_fields(origin.encode("utf-8", "surrogateescape")))
@@ -175,45 +201,67 @@ class LegacySse:
             return web.Response(status=204, headers=fields)
         if request.method != allowed:
             return _refused(405, refusals.NO_METHOD, CIMultiDict({**fields, "Allow": f"{allowed}, OPTIONS"}))
-        return await self._post(request, fields) if endpoint is None else await self._stream(request, endpoint, fields)
+        incoming = WebRequest(request, b"")
+        principal = await security.identify(incoming)
+        if isinstance(principal, Denial):
+            fields.extend(parsed(principal.fields))
+            return _refused(principal.status, principal.body, fields)
+        if self._passing is not None and not self._passing.agrees(incoming, principal.name):
+            return _refused(403, refusals.OTHER_PRINCIPAL, fields)
+        if endpoint_path is None:
+            return await self._post(request, principal, fields)
+        endpoint = self._reception.endpoints.find(endpoint_path, principal.grant)
+        if endpoint is None:
+            return _refused(404, refusals.NOT_FOUND, fields)
+        return await self._stream(request, endpoint, principal, fields)
 
     def drain(self) -> None:
         """End the streams, and with them the sessions."""
         for session in list(self._sessions.values()):
             session.stream.end()
 
-    def _endpoint(self, path: str) -> Endpoint | None:
-        """Return the endpoint that a stream belongs to."""
-        if path == _STREAM or path.startswith(_STREAM + "/"):
-            return self._endpoints.find(_ENDPOINT + path[len(_STREAM) :])
-        if path.startswith("/servers/") and path.endswith(_STREAM):
-            return self._endpoints.find(path[: -len(_STREAM)] + _ENDPOINT)
-        return None
-
-    async def _stream(self, request: web.Request, endpoint: Endpoint, fields: CIMultiDict[str]) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, endpoint: Endpoint, principal: Principal, fields: CIMultiDict[str]
+    ) -> web.StreamResponse:
         if len(self._sessions) >= _MOST_SESSIONS:
             return _refused(503, _error("Too many sessions"), fields)
         stream = WebEventStream(fields)
         name = f"{self._worker}.{token_urlsafe(32)}"
-        session = self._sessions[name] = _Session(self._handshake, endpoint, stream)
+        accounting = self._reception.security.accounting
+        sender = accounting.connected(principal, endpoint.name, name)
+        end_of_count = None
+        if sender is not None:
+            incoming = WebRequest(request, b"")
+            sender.came(incoming)
+            try:
+                end_of_count = sender.stream()
+            except LimitReachedError as refusal:
+                accounting.deny(incoming, "limit", principal.name)
+                refused = CIMultiDict({**fields, **parsed(refusal.fields)})
+                return _refused(429, failures.as_response(messages.NO_ID, refusal), refused)
+        lease = self._reception.security.leases.add(principal, stream)
+        session = self._sessions[name] = _Session(self._handshake, endpoint, stream, lease, sender)
         stream.send(_ENDPOINT_EVENT % f"{_MESSAGES}?session={name}".encode("ascii"))
-        self._keep_alives.add(stream)
+        self._reception.keep_alives.add(stream)
         try:
             return await stream.serve(request)
         finally:
-            self._keep_alives.discard(stream)
+            self._reception.keep_alives.discard(stream)
+            lease.close()
             del self._sessions[name]
+            if end_of_count is not None:
+                end_of_count()
             stream.end()
             await session.aclose()
 
-    async def _post(self, request: web.Request, fields: CIMultiDict[str]) -> web.StreamResponse:
+    async def _post(self, request: web.Request, principal: Principal, fields: CIMultiDict[str]) -> web.StreamResponse:
         name = request.query.get("session", "")
         session = self._sessions.get(name)
         if session is None and self._passing is not None:
-            passed = await self._passing.named(request, name, ANONYMOUS)
+            passed = await self._passing.named(request, name, principal.name)
             if passed is not None:
                 return passed
-        if session is None:
+        if session is None or not session.is_of(principal):
             return _refused(404, _error("There is no such session: open the stream again"), fields)
         if not is_json(request.headers.get("Content-Type", "").encode("utf-8", "surrogateescape") or None):
             return _refused(415, refusals.UNSUPPORTED_MEDIA, fields)
@@ -226,10 +274,19 @@ class LegacySse:
         if session.is_full:
             return _refused(429, _error("Too many requests are under way: wait for replies"), fields)
         try:
-            session.take(body)
+            session.take(body, self._reception.context_of(WebRequest(request, b""), principal))
         except FrameError as error:
             return _refused(400, refusals.malformed(body, str(error)), fields)
         return web.Response(status=202, text="Accepted", headers=fields)
+
+
+def _endpoint_path(path: str) -> str | None:
+    """Return the path of the endpoint that a stream belongs to; ``None`` if the path is not that of a stream."""
+    if path == _STREAM or path.startswith(_STREAM + "/"):
+        return _ENDPOINT + path[len(_STREAM) :]
+    if path.startswith("/servers/") and path.endswith(_STREAM):
+        return path[: -len(_STREAM)] + _ENDPOINT
+    return None
 
 
 def _refused(status: int, body: bytes, fields: CIMultiDict[str]) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import ssl
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from mcp_manager.config import ServeConfig, TlsConfig
 from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.access import ClientAuthConfig
 from mcp_manager.config.listen_address import ListenAddress, parse_listen_address
 from mcp_manager.config.tls_files import load_identity
 from mcp_manager.errors import ConfigError
@@ -20,15 +22,14 @@ from mcp_manager.gateway.http.descriptors import AT_ONCE
 
 __all__ = ["Listener", "inherited_sockets"]
 
+_log = logging.getLogger(__name__)
+
 _BACKLOG: Final = 1024
 _FIRST_INHERITED: Final = 3
 _TLS_HANDSHAKE_S: Final = 10.0
 # A client that vanished without a word would keep its stream for a quarter of an hour, and refuse the next one.
 _UNACKNOWLEDGED_MS: Final = 60_000
-_WAY_OUT: Final = (
-    "clients of the gateway do not authenticate: listen on 127.0.0.1 or a unix socket, and let a proxy that "
-    "authenticates them pass requests on"
-)
+_WAY_OUT: Final = "let clients authenticate (serve.auth), or listen on 127.0.0.1 or a unix socket"
 
 
 class Listener:
@@ -52,15 +53,23 @@ class Listener:
 
     def __init__(self, config: ServeConfig) -> None:
         self.address: ListenAddress = parse_listen_address(config.listen)
-        if not self.address.is_loopback and not self.address.is_inherited:
-            raise ConfigError(f"Failed to listen on {self.address}: other machines reach it", hint=_WAY_OUT)
+        self._is_reached = not self.address.is_loopback and not self.address.is_inherited
+        self.check(config.auth)
         self._tls = _tls_context(config)
+        self._may_be_clear = config.behind_tls_proxy or self._tls is not None
         self._servers: list[asyncio.Server] = []
         self._socket_path = ""
         self._sockets: list[socket.socket] = []
         self._protocols: Callable[[], asyncio.BaseProtocol] | None = None
         self._place = ""
         self.port: int = 0
+
+    def check(self, auth: ClientAuthConfig) -> None:
+        """Raise :class:`ConfigError` if other machines can reach the gateway, and clients need not authenticate."""
+        is_open = auth.type == "none"
+        if is_open and self._is_reached:
+            raise ConfigError(f"Failed to listen on {self.address}: other machines reach it", hint=_WAY_OUT)
+        self._is_open = is_open
 
     def bind(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Take the address: from now on, connections wait until :meth:`accept`.
@@ -73,9 +82,10 @@ class Listener:
         Raises
         ------
         ConfigError
-            The address cannot be listened on.
+            The address cannot be listened on, or other machines reach it and clients need not authenticate.
         """
         self._sockets = list(sockets) if sockets is not None else self._opened()
+        self._check_reach(is_own=sockets is None)
         name = self._sockets[0].getsockname() if self._sockets else ""
         self._place = _place_of(self._sockets[0].family, name) if self._sockets else ""
         self.port = int(name[1]) if isinstance(name, tuple) else 0
@@ -138,7 +148,7 @@ class Listener:
 
     def _opened(self) -> list[socket.socket]:
         if self.address.is_inherited:
-            return _loopback_only(inherited_sockets())
+            return inherited_sockets()
         try:
             return [self._unix()] if self.address.socket_path else _tcp(self.address)
         except OSError as error:
@@ -147,9 +157,33 @@ class Listener:
     def for_workers(self) -> tuple[str, int] | socket.socket:
         """Return what several processes listen on: host and port, or a socket that listens already."""
         if self.address.host:
+            if not self.address.is_loopback:
+                self._warn_of_clear_text()
             return self.address.host, self.address.port
         self.bind()
         return self._sockets[0]
+
+    def _check_reach(self, *, is_own: bool) -> None:
+        """Refuse sockets that other machines reach if clients need not authenticate."""
+        if not any(_is_reached_from_elsewhere(each) for each in self._sockets):
+            return
+        self._is_reached = True
+        if self._is_open:
+            sockets, self._sockets = self._sockets, []
+            for each in sockets:
+                each.close()
+            text = f"Failed to listen on {self.address}: other machines reach its socket"
+            raise ConfigError(text, hint=_WAY_OUT)
+        if is_own:
+            self._warn_of_clear_text()
+
+    def _warn_of_clear_text(self) -> None:
+        if not self._may_be_clear:
+            _log.warning(
+                "%s: other machines reach it without TLS, so that tokens and keys travel in clear text: give "
+                "serve.cert_file, or serve.behind_tls_proxy = true if a proxy terminates TLS",
+                self.address,
+            )
 
     def refused(self, error: OSError) -> ConfigError:
         """Return what says that the address cannot be listened on."""
@@ -174,6 +208,12 @@ class Listener:
             raise
         self._socket_path = path
         return made
+
+
+def _is_reached_from_elsewhere(listening: socket.socket) -> bool:
+    if listening.family == socket.AF_UNIX:
+        return False
+    return not ListenAddress(str(listening.getsockname()[0])).is_loopback
 
 
 def _notice_vanished_clients(listening: socket.socket) -> None:
@@ -221,16 +261,6 @@ def inherited_sockets() -> list[socket.socket]:
         each.setblocking(False)
         opened.append(each)
     return opened
-
-
-def _loopback_only(sockets: list[socket.socket]) -> list[socket.socket]:
-    for each in sockets:
-        name = each.getsockname()
-        if each.family != socket.AF_UNIX and not ListenAddress(str(name[0])).is_loopback:
-            for one in sockets:
-                one.close()
-            raise ConfigError("Failed to listen on systemd: other machines reach its socket", hint=_WAY_OUT)
-    return sockets
 
 
 def _tcp(address: ListenAddress) -> list[socket.socket]:

@@ -8,6 +8,7 @@ from mcp_manager.gateway import messages
 from mcp_manager.gateway.channels import EventStream, Incoming
 from mcp_manager.gateway.http.accepting import Accepted
 from mcp_manager.gateway.http.keep_alives import COMMENT, KeepAlives
+from mcp_manager.gateway.security.accounting import Sender, Usage
 
 __all__ = ["PostChannel"]
 
@@ -29,7 +30,18 @@ class PostChannel:
         Header fields of every response to this client, as complete lines.
     """
 
-    __slots__ = ("_accepted", "_count", "_fields", "_incoming", "_keep_alives", "_stream", "on_quiet", "waits_since")
+    __slots__ = (
+        "_accepted",
+        "_count",
+        "_fields",
+        "_incoming",
+        "_keep_alives",
+        "_stream",
+        "on_quiet",
+        "sender",
+        "usage",
+        "waits_since",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,8 @@ class PostChannel:
         self._fields = fields
         self._stream: EventStream | None = None
         self.on_quiet: Callable[[], object] | None = None
+        self.sender: Sender | None = None
+        self.usage: Usage | None = None
         self.waits_since: int = 0
 
     @property
@@ -97,6 +111,11 @@ class PostChannel:
 
     def finish(self, message: bytes, status: int = 200, fields: bytes = b"") -> None:
         """Send the reply."""
+        usage = self.usage
+        if usage is not None:
+            usage.end(message)
+            if usage.refusal is not None and self._stream is None:
+                status, fields = usage.refused_status(status), fields + usage.refusal.fields
         if self._stream is None and not self._accepted.json and status == 200:
             self.open_events(fields)
         if self._stream is not None:
@@ -108,6 +127,8 @@ class PostChannel:
 
     def accept(self) -> None:
         """End without a reply."""
+        if self.usage is not None:
+            self.usage.end(None)
         if self._stream is not None:
             self._end()
         elif self._count is not None:
@@ -117,6 +138,8 @@ class PostChannel:
     def close(self) -> None:
         """Wait for nothing more: the request is over. Idempotent."""
         self._keep_alives.forget(self)
+        if self.usage is not None:
+            self.usage.close()
 
     def _begin(self, status: int) -> None:
         assert self._count is not None

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from mcp_manager._core.jsonrpc import FrameError, scan, scan_batch
+from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_batch
+from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.channels import EventStream, Incoming
-from mcp_manager.gateway.client import ANONYMOUS
 from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.eras.classification import is_stateless
 from mcp_manager.gateway.eras.handshake import HandshakeEra
 from mcp_manager.gateway.eras.stateless import StatelessEra
 from mcp_manager.gateway.http import refusals
 from mcp_manager.gateway.http.accepting import accepted, is_json
+from mcp_manager.gateway.http.counted_streams import CountedStream
 from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
 from mcp_manager.gateway.http.hosts import Hosts
 from mcp_manager.gateway.http.keep_alives import KeepAlives
 from mcp_manager.gateway.http.posts import PostChannel
 from mcp_manager.gateway.http.traffic import Traffic
+from mcp_manager.gateway.security.accounting import CURRENT, HANDSHAKE, STATELESS, Sender
+from mcp_manager.gateway.security.authentication import Denial
+from mcp_manager.gateway.security.limits import LimitReachedError
+from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.security import Security
 from mcp_manager.gateway.sent_requests import SentRequests, failed
 from mcp_manager.gateway.workers.passing import Passing
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
@@ -36,9 +43,10 @@ _EXPOSED: Final = b"Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retr
 """The header fields that scripts of web pages may read."""
 _CORS: Final = b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\nAccess-Control-Expose-Headers: %b\r\n"
 _POST_ONLY: Final = b"Allow: POST, OPTIONS\r\n"
-_HANDSHAKE: Final = "handshake"
-_STATELESS: Final = "stateless"
 _NONE: Final = ""
+
+Then = Callable[[Incoming, Principal, Endpoint, bytes], None]
+"""Goes on with a request: who sends it, to what, and the header fields of its responses."""
 
 
 class Eras:
@@ -62,13 +70,18 @@ class Reception:
         Which hosts and origins are accepted.
     keep_alives
         Keeps connections alive.
+    security
+        Knows who sends a request, and what that party may do.
     """
 
-    def __init__(self, eras: Eras, endpoints: EndpointPaths, hosts: Hosts, keep_alives: KeepAlives) -> None:
+    def __init__(
+        self, eras: Eras, endpoints: EndpointPaths, hosts: Hosts, keep_alives: KeepAlives, security: Security
+    ) -> None:
         self.eras: Eras = eras
         self.endpoints: EndpointPaths = endpoints
         self.hosts: Hosts = hosts
         self.keep_alives: KeepAlives = keep_alives
+        self.security: Security = security
         self.traffic: Traffic = Traffic(
             {
                 ("mcp_gateway_open_streams", "Event streams that are open"): lambda: keep_alives.streams,
@@ -76,7 +89,8 @@ class Reception:
                 ("mcp_gateway_live_sessions", "Sessions of clients that something is kept for"): lambda: len(
                     eras.handshake.sessions
                 ),
-            }
+            },
+            security.accounting.families,
         )
         self.passing: Passing | None = None
         """Passes requests to the worker process that they belong to; ``None`` if there are no others."""
@@ -91,10 +105,10 @@ class Reception:
 
     def take(self, incoming: Incoming) -> None:
         """Take a POST; its response comes later, unless it is refused at once."""
-        admitted = self._admit(incoming)
-        if admitted is None:
-            return
-        endpoint, fields = admitted
+        self.admit(incoming, self._take)
+
+    def _take(self, incoming: Incoming, principal: Principal, endpoint: Endpoint, fields: bytes) -> None:
+        name = principal.name
         header = incoming.header
         kinds = accepted(header(b"accept"))
         if not kinds.json and not kinds.events:
@@ -122,65 +136,144 @@ class Reception:
             self._refuse(incoming, 400, refusals.UNKNOWN_REVISION, fields, endpoint)
             return
         is_of_stateless = batch is None and is_stateless(message, version, session)
-        era = _STATELESS if is_of_stateless else _HANDSHAKE
+        era = STATELESS if is_of_stateless else HANDSHAKE
         session_id = None if session is None else session.decode("latin-1")
+        if session_id is not None and self.security.leases.of_sessions:
+            self.security.leases.renew(session_id, principal)
         if self.passing is not None:
-            worker = self.passing.place_of(incoming, batch or [message], endpoint, session_id, ANONYMOUS)
+            worker = self.passing.place_of(incoming, batch or [message], endpoint, session_id, name)
             if worker is not None:
-                self._begin(self.passing.forward(worker, incoming, ANONYMOUS), f"pass a request to worker {worker}")
+                self._begin(self.passing.forward(worker, incoming, name), f"pass a request to worker {worker}")
                 return
         count = partial(self.traffic.count, endpoint.name, era)
         channel = PostChannel(incoming, kinds, self.keep_alives, count, fields)
         self.keep_alives.wait_for(channel)
+        accounting = self.security.accounting
+        if accounting.is_on:
+            sender = accounting.sender(principal, endpoint.name, era, session_id)
+            if self._is_refused(incoming, sender, channel, message if batch is None else None):
+                return
         if batch is None and self.sent.is_enabled and message.id_raw is not None:
             go_on = partial(self._go_on, channel, message.id_raw)
             context = bare_context()
             try:
                 if is_of_stateless:
-                    sent = self.eras.stateless.begin(message, channel, endpoint, incoming, context)
+                    sent = self.eras.stateless.begin(message, channel, endpoint, incoming, name, context)
                 else:
-                    sent = self.eras.handshake.begin(message, channel, endpoint, session_id, context)
+                    sent = self.eras.handshake.begin(message, channel, endpoint, session_id, name, context)
             except Exception as error:
                 go_on(failed(error))
                 return
             if sent is not None:
                 self.sent.add(sent, context, go_on)
                 return
+        context = self.context_of(incoming, principal)
         if is_of_stateless:
-            work = self.eras.stateless.take(message, channel, endpoint, incoming, ANONYMOUS)
+            work = self.eras.stateless.take(message, channel, endpoint, incoming, principal)
         else:
             handshake = self.eras.handshake
             if batch is not None:
-                work = handshake.take_batch(batch, channel, endpoint, session_id, ANONYMOUS)
+                work = handshake.take_batch(batch, channel, endpoint, session_id, name)
             else:
-                work = handshake.take(message, channel, endpoint, session_id, ANONYMOUS)
-        self._begin(self._answered(work, channel, message.id_raw), "answer a request of a client")
+                work = handshake.take(message, channel, endpoint, session_id, name)
+        self._begin(self._answered(work, channel, message.id_raw), "answer a request of a client", context)
+
+    def _is_refused(self, incoming: Incoming, sender: Sender, channel: PostChannel, message: Message | None) -> bool:
+        """Count a message, or a batch, whose messages are counted later; return whether a limit refuses it."""
+        channel.sender = sender
+        if sender.accounting.audit is not None:
+            sender.came(incoming)
+        if message is None:
+            return False
+        usage = channel.usage = sender.begin(message, len(incoming.body))
+        if usage is None or usage.refusal is None:
+            return False
+        channel.finish(failures.as_response(message.id_raw or messages.NO_ID, usage.refusal))
+        return True
 
     def _go_on(self, channel: PostChannel, id_raw: bytes, work: Coroutine[Any, Any, None]) -> None:
         self._begin(self._answered(work, channel, id_raw), "answer a request of a client")
 
-    def _admit(self, incoming: Incoming) -> tuple[Endpoint, bytes] | None:
-        """Return the endpoint of a request, and the header fields of its responses; ``None`` if it was refused."""
+    def admit(self, incoming: Incoming, then: Then) -> None:
+        """Let a request go on if its host, its origin and its credentials are accepted; otherwise refuse it.
+
+        Only then is its path looked at: who may not use the gateway does not learn what there is.
+        """
         origin = incoming.header(b"origin")
         if not self.hosts.accepts_host(incoming.header(b"host")):
+            self.security.accounting.deny(incoming, "host")
             self._refuse(incoming, 403, refusals.BAD_HOST)
-            return None
+            return
         if not self.hosts.accepts_origin(origin):
+            self.security.accounting.deny(incoming, "origin")
             self._refuse(incoming, 403, refusals.BAD_ORIGIN)
-            return None
+            return
         fields = b"" if origin is None else cors_fields(origin)
-        endpoint = self.endpoints.find(incoming.path)
+        found = self.security.of(incoming)
+        if isinstance(found, Principal):
+            self._admitted(found, incoming, then, fields)
+        elif isinstance(found, Denial):
+            self._deny(incoming, found, fields)
+        else:
+            self._begin(self._admitted_later(found, incoming, then, fields), "authenticate a client")
+
+    def _admitted(self, found: Principal, incoming: Incoming, then: Then, fields: bytes) -> None:
+        if self.passing is not None and not self.passing.agrees(incoming, found.name):
+            self._refuse(incoming, 403, refusals.OTHER_PRINCIPAL, fields)
+            return
+        endpoint = self.endpoints.find(incoming.path, found.grant)
         if endpoint is None:
+            if found.grant is not None and self.endpoints.is_endpoint(incoming.path.encode("latin-1", "replace")):
+                self.security.accounting.deny(incoming, "rule", found.name)
             self._refuse(incoming, 404, refusals.NOT_FOUND, fields)
-            return None
-        return endpoint, fields
+            return
+        then(incoming, found, endpoint, fields)
+
+    async def _admitted_later(
+        self, finding: Awaitable[Principal | Denial], incoming: Incoming, then: Then, fields: bytes
+    ) -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        is_gone = False
+
+        def gone() -> None:
+            nonlocal is_gone
+            is_gone = True
+            running.cancel()
+
+        incoming.on_gone = gone
+        try:
+            found = await finding
+        except asyncio.CancelledError:
+            if is_gone and not running.uncancel():
+                return
+            self._refuse(incoming, 503, refusals.cancelled(b"null"), fields)
+            raise
+        except Exception:
+            _log.exception("a client could not be authenticated")
+            self._refuse(incoming, 500, refusals.internal_error(None), fields)
+            return
+        finally:
+            # Its callback refers to the task, which holds this frame.
+            incoming.on_gone = None
+        if isinstance(found, Principal):
+            self._admitted(found, incoming, then, fields)
+        else:
+            self._deny(incoming, found, fields)
+
+    def answers_preflight(self, path: str) -> bool:
+        """Tell whether a request that asks what requests are allowed is answered: it comes without credentials."""
+        is_endpoint = self.endpoints.is_endpoint(path.encode("latin-1", "replace"))
+        return is_endpoint and (self.security.is_required or self.endpoints.find(path) is not None)
 
     def take_session_request(self, incoming: Incoming) -> None:
         """Take a GET, which opens or resumes a stream, or a DELETE, which ends a session."""
-        admitted = self._admit(incoming)
-        if admitted is None:
-            return
-        endpoint, fields = admitted
+        self.admit(incoming, self._take_session_request)
+
+    def _take_session_request(
+        self, incoming: Incoming, principal: Principal, endpoint: Endpoint, fields: bytes
+    ) -> None:
+        name = principal.name
         header = incoming.header
         session, version = header(b"mcp-session-id"), header(b"mcp-protocol-version")
         if version is not None and version not in _REVISIONS and session is None:
@@ -188,42 +281,73 @@ class Reception:
             return
         session_id = None if session is None else session.decode("latin-1")
         if incoming.method == "GET":
-            self._open_stream(incoming, endpoint, session_id, fields)
+            self._open_stream(incoming, principal, endpoint, session_id, fields)
         else:
-            status, body = self.eras.handshake.end_session(session_id, endpoint, ANONYMOUS)
+            status, body = self.eras.handshake.end_session(session_id, endpoint, name)
             if status < 300 and self.passing is not None:
-                self.passing.session_ended(incoming, ANONYMOUS)
+                self.passing.session_ended(incoming, name)
             self._reply(incoming, endpoint, status, body, fields)
 
-    def _open_stream(self, incoming: Incoming, endpoint: Endpoint, session_id: str | None, fields: bytes) -> None:
+    def _open_stream(
+        self, incoming: Incoming, principal: Principal, endpoint: Endpoint, session_id: str | None, fields: bytes
+    ) -> None:
+        name = principal.name
         if not accepted(incoming.header(b"accept")).events:
             self._reply(incoming, endpoint, 406, refusals.NOT_ACCEPTABLE, fields)
             return
         last = incoming.header(b"last-event-id")
         last_event_id = None if last is None else last.decode("latin-1")
         if self.passing is not None:
-            worker = self.passing.place_of_stream(incoming, endpoint, session_id, last_event_id, ANONYMOUS)
+            worker = self.passing.place_of_stream(incoming, endpoint, session_id, last_event_id, name)
             if worker is not None:
-                self._begin(self.passing.forward(worker, incoming, ANONYMOUS), f"pass a stream to worker {worker}")
+                self._begin(self.passing.forward(worker, incoming, name), f"pass a stream to worker {worker}")
                 return
 
+        accounting = self.security.accounting
+        counting = None
+        if accounting.is_on:
+            sender = accounting.sender(principal, endpoint.name, HANDSHAKE, session_id)
+            try:
+                counting = sender.stream()
+            except LimitReachedError as refusal:
+                accounting.deny(incoming, "limit", name)
+                body = failures.as_response(messages.NO_ID, refusal)
+                self._reply(incoming, endpoint, 429, body, fields + refusal.fields)
+                return
+        was_standing = self.eras.handshake.sessions.logs.was_standing
+
         def begin() -> EventStream:
-            self.traffic.count(endpoint.name, _HANDSHAKE, 200)
-            stream = incoming.open_events(fields)
+            self.traffic.count(endpoint.name, HANDSHAKE, 200)
+            stream: EventStream = incoming.open_events(fields)
+            if counting is not None:
+                stream = CountedStream(stream, counting)
             self.keep_alives.add(stream)
+            # Calls under way may finish.
+            if self.security.is_required and (last_event_id is None or was_standing(last_event_id)):
+                self.security.leases.add(principal, _Resumable(stream), session_id or "")
             return stream
 
-        refused = self.eras.handshake.open_stream(session_id, last_event_id, endpoint, ANONYMOUS, begin)
+        refused = self.eras.handshake.open_stream(session_id, last_event_id, endpoint, name, begin)
         if refused is not None:
+            if counting is not None:
+                counting()
             self._reply(incoming, endpoint, *refused, fields)
 
     def _reply(self, incoming: Incoming, endpoint: Endpoint, status: int, body: bytes, fields: bytes) -> None:
-        self.traffic.count(endpoint.name, _HANDSHAKE, status)
+        self.traffic.count(endpoint.name, HANDSHAKE, status)
         incoming.reply(status, body, fields)
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], name: str, context: Context | None = None) -> None:
         # Not in the context of a connection, which may be another client's by then.
-        background_task(work, name, among=self._requests, context=bare_context())
+        background_task(work, name, among=self._requests, context=bare_context() if context is None else context)
+
+    def context_of(self, incoming: Incoming, principal: Principal) -> Context:
+        """Return the context in which a request is answered: what servers get of the client is known there."""
+        context = bare_context()
+        credentials = self.security.credentials
+        if credentials is not None:
+            credentials.take(incoming, principal, context)
+        return context
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no request is under way; return whether that was in time."""
@@ -249,6 +373,8 @@ class Reception:
             await asyncio.wait(set(self._requests))
 
     async def _answered(self, work: Any, channel: PostChannel, id_raw: bytes | None) -> None:
+        if channel.usage is not None:
+            CURRENT.set(channel.usage)
         try:
             await work
         except asyncio.CancelledError:
@@ -262,11 +388,35 @@ class Reception:
         finally:
             channel.close()
 
+    def _deny(self, incoming: Incoming, found: Denial, fields: bytes) -> None:
+        self.security.accounting.deny(incoming, "authentication" if found.status == 401 else "scope")
+        self._refuse(incoming, found.status, found.body, found.fields + fields)
+
     def _refuse(
         self, incoming: Incoming, status: int, body: bytes, fields: bytes = b"", endpoint: Endpoint | None = None
     ) -> None:
         self.traffic.count(_NONE if endpoint is None else endpoint.name, _NONE, status)
         incoming.reply(status, body, fields)
+
+
+class _Resumable:
+    """A stream that ends as if its client had gone: that may resume it with other credentials."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+
+    @property
+    def is_open(self) -> bool:
+        return self._stream.is_open
+
+    def end(self) -> None:
+        stream = self._stream
+        called, stream.on_gone = stream.on_gone, None
+        stream.end()
+        if called is not None:
+            called()
 
 
 def cors_fields(origin: bytes) -> bytes:

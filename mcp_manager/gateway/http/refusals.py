@@ -15,7 +15,9 @@ __all__ = [
     "NOT_ACCEPTABLE",
     "NOT_FOUND",
     "NO_METHOD",
+    "NO_OPERATOR",
     "NO_SESSIONS",
+    "OTHER_PRINCIPAL",
     "TOO_LARGE",
     "UNKNOWN_REVISION",
     "UNSUPPORTED_MEDIA",
@@ -47,6 +49,14 @@ NO_SESSIONS: Final = refusal(
     INVALID_REQUEST,
     "The revision in MCP-Protocol-Version has neither sessions nor streams of a GET",
     "POST subscriptions/listen",
+)
+NO_OPERATOR: Final = refusal(
+    INVALID_REQUEST, "This page is for operators of the gateway", "name the principal in serve.auth.operators"
+)
+OTHER_PRINCIPAL: Final = refusal(
+    INVALID_REQUEST,
+    "Two workers of the gateway take these credentials for those of different principals",
+    "send the request again",
 )
 NOT_ACCEPTABLE: Final = refusal(
     INVALID_REQUEST,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -23,11 +23,18 @@ class Traffic(Collector):
     ----------
     gauges
         By name and description, what tells a present number.
+    more
+        Returns further families.
     """
 
-    def __init__(self, gauges: dict[tuple[str, str], Callable[[], int]]) -> None:
+    def __init__(
+        self, gauges: dict[tuple[str, str], Callable[[], int]], more: Callable[[], Iterable[Metric]] = tuple
+    ) -> None:
         self._gauges = gauges
+        self._more = more
         self._requests: dict[tuple[str, str, int], int] = {}
+        self.others: list[Collector] = []
+        """What else has families of metrics of the gateway."""
 
     def count(self, endpoint: str, era: str, status: int) -> None:
         """Count a request that was answered."""
@@ -52,6 +59,9 @@ class Traffic(Collector):
         yield requests
         for (name, documentation), read in self._gauges.items():
             yield GaugeMetricFamily(name, documentation, value=read())
+        yield from self._more()
+        for other in self.others:
+            yield from other.collect()
 
 
 def with_page(traffic: Traffic, accept: str, page: bytes) -> bytes:

@@ -13,6 +13,9 @@ from mcp_manager.gateway.http import refusals
 from mcp_manager.gateway.http.reception import Reception, cors_fields
 from mcp_manager.gateway.http.web_protocol import unsigned
 from mcp_manager.gateway.http.web_requests import WebRequest, parsed
+from mcp_manager.gateway.security.authentication import Denial
+from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.protected_resource import WELL_KNOWN
 from mcp_manager.gateway.workers.reports import Reports
 
 __all__ = ["Condition", "Extra", "application"]
@@ -42,8 +45,8 @@ class Condition(Protocol):
     async def reasons(self) -> list[str]:
         """Return why the gateway is not ready; nothing if it is."""
 
-    def description(self) -> dict[str, Any]:
-        """Return what is served, and where."""
+    def description(self, principal: Principal) -> dict[str, Any]:
+        """Return what is served to a principal, and where."""
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the page of metrics for an ``Accept`` header field, and its content type."""
@@ -84,7 +87,7 @@ class _Pages:
         hosts = self._reception.hosts
         is_known_host = hosts.accepts_host(request.headers.get("Host", "").encode("utf-8", "surrogateescape") or None)
         if path == "/ready" and request.method in ("GET", "HEAD"):
-            return await self._ready(is_known_host)
+            return await self._ready(request, is_known_host)
         if request.method == "POST" and self._extra is None:
             return await self._post(request)
         origin_text = request.headers.get("Origin")
@@ -94,13 +97,26 @@ class _Pages:
         if not hosts.accepts_origin(origin):
             return _refused(403, refusals.BAD_ORIGIN)
         fields = CIMultiDict[str]() if origin is None else parsed(cors_fields(origin))
+        if path.startswith(WELL_KNOWN) and request.method in ("GET", "HEAD"):
+            return self._metadata(request, path, fields)
         if self._extra is not None:
             served = await self._extra(request)
             if served is not None:
                 return served
             if request.method == "POST":
                 return await self._post(request)
-        return await self._of_endpoint(request, path, fields)
+        if request.method == "OPTIONS" and (path.startswith(WELL_KNOWN) or self._reception.answers_preflight(path)):
+            # It comes without credentials, and tells nothing of what there is.
+            asked = request.headers.get("Access-Control-Request-Headers", "")
+            allowed = {"Access-Control-Allow-Headers": asked} if asked.isascii() and asked.isprintable() else {}
+            return web.Response(status=204, headers={**fields, **_PREFLIGHT, **allowed, "Allow": refusals.ALLOWED})
+        if request.method in ("GET", "DELETE") and self._reception.endpoints.is_endpoint(
+            path.encode("latin-1", "replace")
+        ):
+            incoming = WebRequest(request, b"")
+            self._reception.take_session_request(incoming)
+            return await incoming.serve()
+        return await self._page(request, path, fields)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -111,35 +127,43 @@ class _Pages:
         self._reception.take(incoming)
         return await incoming.serve()
 
-    async def _of_endpoint(self, request: web.Request, path: str, fields: CIMultiDict[str]) -> web.StreamResponse:
-        endpoint = self._reception.endpoints.find(path)
-        if endpoint is None:
-            return await self._page(request, path, fields)
-        if request.method == "OPTIONS":
-            asked = request.headers.get("Access-Control-Request-Headers", "")
-            allowed = {"Access-Control-Allow-Headers": asked} if asked.isascii() and asked.isprintable() else {}
-            return web.Response(status=204, headers={**fields, **_PREFLIGHT, **allowed, "Allow": refusals.ALLOWED})
-        if request.method not in ("GET", "DELETE"):
-            return _refused(405, refusals.NO_METHOD, {**fields, "Allow": refusals.ALLOWED})
-        incoming = WebRequest(request, b"")
-        self._reception.take_session_request(incoming)
-        return await incoming.serve()
-
     async def _page(self, request: web.Request, path: str, fields: CIMultiDict[str]) -> web.StreamResponse:
+        reception = self._reception
+        found = await reception.security.identify(WebRequest(request, b""))
+        if isinstance(found, Denial):
+            reception.traffic.count("", "", found.status)
+            return _refused(found.status, found.body, CIMultiDict({**parsed(found.fields), **fields}))
+        if reception.endpoints.find(path, found.grant) is not None:
+            return _refused(405, refusals.NO_METHOD, {**fields, "Allow": refusals.ALLOWED})
         if path not in ("/", "/metrics") or request.method not in ("GET", "HEAD"):
-            self._reception.traffic.count("", "", 404)
+            reception.traffic.count("", "", 404)
             return _refused(404, refusals.NOT_FOUND, fields)
         if path == "/":
-            text = msgspec.json.format(msgspec.json.encode(self._condition.description()), indent=2)
+            text = msgspec.json.format(msgspec.json.encode(self._condition.description(found)), indent=2)
             return web.Response(body=text + b"\n", content_type=_JSON, headers={**fields, **_NO_STORE})
+        if not reception.security.is_operator(found):
+            reception.traffic.count("", "", 403)
+            return _refused(403, refusals.NO_OPERATOR, fields)
         body, content_type = await self._condition.metrics(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={**_NO_STORE, "Content-Type": content_type})
 
-    async def _ready(self, is_known_host: bool) -> web.Response:
+    def _metadata(self, request: web.Request, path: str, fields: CIMultiDict[str]) -> web.Response:
+        """Tell where clients get tokens (RFC 9728, section 3): they have none yet."""
+        host = request.headers.get("Host", "").encode("utf-8", "surrogateescape")
+        document = self._reception.security.authentication.metadata.document(path, host)
+        if document is None:
+            return _refused(404, refusals.NOT_FOUND, fields)
+        return web.Response(body=document, content_type=_JSON, headers=fields)
+
+    async def _ready(self, request: web.Request, is_known_host: bool) -> web.Response:
         reasons = await self._condition.reasons()
         shown: dict[str, Any] = {"ready": not reasons}
         if reasons and is_known_host:
-            shown["reasons"] = reasons
+            security = self._reception.security
+            found = await security.identify(WebRequest(request, b""))
+            # The names of servers are not for everybody.
+            if not isinstance(found, Denial) and security.is_operator(found):
+                shown["reasons"] = reasons
         return web.json_response(shown, status=503 if reasons else 200, headers=_NO_STORE)
 
 

@@ -110,6 +110,12 @@ class WebRequest:
         self.body: bytes = body
         self.path: str = request.raw_path.partition("?")[0]
 
+    @property
+    def peer(self) -> object:
+        """The address of the client, as sockets name it; ``None`` once it is gone."""
+        transport = self._request.transport
+        return None if transport is None else transport.get_extra_info("peername")
+
     def header(self, name: bytes) -> bytes | None:
         """Return a header field."""
         values = self._request.headers.getall(name.decode("ascii"), ())

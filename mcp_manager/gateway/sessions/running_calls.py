@@ -143,6 +143,8 @@ class RunningCall:
             else:
                 self.channel.finish(reply)
             return
+        if self.channel.usage is not None:
+            self.channel.usage.end(None if self.is_cancelled else reply)
         if not self.is_cancelled:
             self._log.send(reply)
         self._log.on_lost = None

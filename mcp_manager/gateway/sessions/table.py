@@ -61,6 +61,20 @@ class _Live:
         self.standing: EventLog | _Pipe | None = None
         self.listening: Listening | None = None
 
+    def shows(self, server_id: str) -> bool:
+        """Return whether the client may see anything of a server."""
+        listening = self.listening
+        if listening is None:
+            return self.endpoint.shows(server_id)
+        return listening.endpoint.shows(server_id)
+
+    def see(self, endpoint: Endpoint) -> None:
+        """See what the newest request of the client was allowed to see."""
+        listening = self.listening
+        if listening is not None and listening.endpoint is not endpoint:
+            listening.move(endpoint)
+        self.endpoint = endpoint
+
     def deliver(self, method: str, params: bytes) -> None:
         if self.standing is not None:
             self.standing.send(messages.notification(method, params))
@@ -117,6 +131,11 @@ class SessionTable:
         if method == LOG_MESSAGE and not self.levels.wants(session, params):
             return True
         return live.standing.send(messages.notification(method, params))
+
+    def shows(self, session: str, server_id: str) -> bool:
+        """Return whether the client of a session may see anything of a server; not if nothing is kept of the session."""
+        live = self._live.get(session)
+        return live is not None and live.shows(server_id)
 
     async def ask(self, session: str, method: str, params: bytes) -> bytes:
         """Ask the client of a session on its standing stream, and return the result as JSON.
@@ -229,6 +248,8 @@ class SessionTable:
         live = self._live.get(client.session)
         if live is None:
             live = self._live[client.session] = _Live(self, client, endpoint)
+        else:
+            live.see(endpoint)
         return live
 
     def _listen(self, live: _Live) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.backoff import backoff_delay
+from mcp_manager.gateway.systemd import Systemd
 from mcp_manager.gateway.workers.assignment import Assignment
 from mcp_manager.gateway.workers.listeners import Listeners
 from mcp_manager.gateway.workers.process import WorkerProcess
@@ -93,6 +94,7 @@ class Parent:
         self._killing = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._are_ready = False
+        self._systemd = Systemd()
 
     async def run(self) -> int:
         """Serve until a signal ends the service.
@@ -113,8 +115,10 @@ class Parent:
                 if status is None:
                     await self._stopping.wait()
                     status = _SUCCESS
+                self._systemd.stopping()
                 return await self._end(status)
             finally:
+                self._systemd.close()
                 await self._leave_nothing()
 
     def stop(self) -> None:
@@ -153,7 +157,11 @@ class Parent:
             background_task(self._keep(worker), f"keep worker {worker.number} running", among=self._tasks)
         if self._on_ready is not None:
             self._on_ready(self._listeners.port)
+        self._systemd.ready(self._status())
         return None
+
+    def _status(self) -> str:
+        return f"{len(self.pids())} of {self._config.count} workers serve"
 
     def _start(self, number: int) -> WorkerProcess:
         listeners = self._listeners
@@ -202,16 +210,23 @@ class Parent:
 
     async def _reload(self) -> None:
         async with self._reloading:
-            for worker in self._workers:
-                if worker is not None and not self._stopping.is_set():
-                    answer = await worker.ask("reload")
-                    if problem := answer.get("problem"):
-                        # What one worker cannot use is of no use to the others.
-                        _log.error("the configuration was not applied: %s", problem)
-                        return
-            for worker in self._workers:
-                if worker is not None:
-                    worker.tell("together")
+            self._systemd.reloading()
+            try:
+                await self._reload_each()
+            finally:
+                self._systemd.reloaded(self._status())
+
+    async def _reload_each(self) -> None:
+        for worker in self._workers:
+            if worker is not None and not self._stopping.is_set():
+                answer = await worker.ask("reload")
+                if problem := answer.get("problem"):
+                    # What one worker cannot use is of no use to the others.
+                    _log.error("the configuration was not applied: %s", problem)
+                    return
+        for worker in self._workers:
+            if worker is not None:
+                worker.tell("together")
 
     async def _end(self, status: int) -> int:
         """End all workers, and return the exit status."""

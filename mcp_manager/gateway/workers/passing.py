@@ -105,6 +105,11 @@ class Passing:
             return None
         return await self._siblings.relay(worker, request, principal)
 
+    def agrees(self, incoming: Incoming, principal: str) -> bool:
+        """Tell whether a request is made for whom its sender said, if a sibling sent it: both authenticate the client."""
+        trust = self._siblings.trust
+        return not trust.is_sibling(incoming) or trust.principal_of(incoming) == principal
+
     def session_ended(self, incoming: Incoming, principal: str) -> None:
         """Tell the siblings that a client ended its session (DELETE), so that its id is invalid for all of them."""
         if not self._siblings.trust.is_sibling(incoming):

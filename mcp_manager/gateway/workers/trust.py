@@ -51,11 +51,11 @@ class Trust:
     def principal_of(self, incoming: Incoming) -> str:
         """Return whom a request of a sibling is made for; ask :meth:`is_sibling` first."""
         named = incoming.header(_PRINCIPAL)
-        return ANONYMOUS if named is None else unquote(named.decode("ascii"))
+        return ANONYMOUS if named is None else unquote(named.decode("ascii"), errors="surrogatepass")
 
     def fields(self, principal: str = ANONYMOUS) -> list[tuple[str, str]]:
         """Return the header fields of a request to a sibling that is made for a principal."""
         return [
             (_SECRET.decode("ascii"), self._secret.decode("ascii")),
-            (_PRINCIPAL.decode("ascii"), quote(principal, safe="")),
+            (_PRINCIPAL.decode("ascii"), quote(principal, safe="", errors="surrogatepass")),
         ]
