@@ -157,6 +157,38 @@ _verb(
     ],
 )
 _verb(
+    "key",
+    "keys:run",
+    "Make, list or revoke API keys for clients of the gateway.\n\n"
+    "The file has the hashes of the keys; name it in serve.auth.keys_file. A new key is printed once. "
+    "key revoke takes a name, or the id of one key. A gateway that runs notices a change within a second.",
+    "mcp-manager key new ci --scope tools --expires 90d\nmcp-manager key list\nmcp-manager key revoke ci",
+    [
+        click.Argument(["action"], type=click.Choice(["new", "list", "revoke"]), metavar="new|list|revoke"),
+        click.Argument(["name"], required=False, metavar="[NAME]"),
+        click.Option(
+            ["--file"],
+            type=click.Path(dir_okay=False),
+            default="keys.jsonl",
+            metavar="FILE",
+            help="The file of the keys. Default: keys.jsonl.",
+        ),
+        click.Option(
+            ["--scope", "scopes"], multiple=True, metavar="SCOPE", help="A scope of a new key; may be repeated."
+        ),
+        click.Option(
+            ["--claim", "claims"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A claim of a new key, for serve.allow; may be repeated.",
+        ),
+        click.Option(
+            ["--expires"], metavar="WHEN", help="When a new key expires: 90d, 12h, or a date such as 2027-01-31."
+        ),
+        *_COMMON,
+    ],
+)
+_verb(
     "doctor",
     "doctor.verb:run",
     "Say what is wrong with a fleet, and what to do about it.\n\n"
@@ -204,6 +236,20 @@ _verb(
     "List the prompts of all servers or of one.",
     "mcp-manager prompts fleet.toml files",
     _fleet("[SERVER]", _FULL),
+)
+_verb(
+    "pin",
+    "pin:run",
+    "Pin the definitions of tools and prompts, and show what differs.\n\n"
+    "It compares what the servers list with the file that serve.pins.path names, shows what was added, removed or changed, and writes the file. "
+    "With serve.pins.mode, the gateway warns of what differs, or hides it. With --check nothing is written, and the exit status is 1 if anything differs.",
+    "mcp-manager pin fleet.toml\nmcp-manager pin fleet.toml --check",
+    _fleet(
+        "[SERVER]",
+        _output("The file of pins. Default: serve.pins.path of CONFIG."),
+        _flag("--check", about="Only show what differs; the exit status is 1 if anything does."),
+        _flag("--full", about="Show definitions in full."),
+    ),
 )
 _verb(
     "call",

@@ -41,7 +41,7 @@ async def check_servers(options: Options) -> int:
     fleet = await load(options)
     async with connected(fleet, options) as (manager, took_ms):
         views = manager.servers()
-        asked = [view.id for view in views if view.ready and fleet.views]
+        asked = [view.id for view in views if view.ready and (fleet.views or fleet.rules)]
         listed = await asyncio.gather(*(tool_names(manager, server_id) for server_id in asked))
     reachable = {view.id: view.ready == view.desired for view in views}
     if options.json:
@@ -66,7 +66,7 @@ async def check_servers(options: Options) -> int:
         _print_table(("server", "transport", "reachable", "ready", "protocol", "connect ms"), rows, fleet)
         print_problems(views)
     tools = {name: each for name, each in zip(asked, listed, strict=True) if not isinstance(each, McpManagerError)}
-    for sentence in idle_entries(fleet.views, tools, fleet.known):
+    for sentence in idle_entries(fleet.views, fleet.rules, tools, fleet.known):
         note(f"warning: {sentence}", quiet=options.quiet)
     return 0 if all(reachable.values()) else 1
 

@@ -47,6 +47,8 @@ class Options:
         Whether to leave out the servers of a file that are wrong, instead of refusing the file.
     output, force
         The file to write, and whether it may be overwritten.
+    check
+        Of pins: whether to say what differs only, and write nothing.
     sources, project
         The files of clients to import (empty: those that are found), and the folder of a project to search.
     port, era, sse, stdio, tools, faults
@@ -55,6 +57,9 @@ class Options:
     listen, workers, demo
         Of the gateway: the address in place of the configured one, how many processes serve it, and whether it serves the
         servers of the demo.
+    action, name, file, scopes, claims, expires
+        Of API keys: what to do (``new``, ``list`` or ``revoke``), whose key, in which file; and of a new one its scopes, its
+        claims as ``NAME=VALUE``, and when it expires.
     """
 
     verb: str = ""
@@ -77,6 +82,7 @@ class Options:
     topic: str | None = None
     output: str | None = None
     force: bool = False
+    check: bool = False
     sources: tuple[str, ...] = ()
     project: str | None = None
     port: int = 0
@@ -88,3 +94,9 @@ class Options:
     listen: str | None = None
     workers: int | None = None
     demo: bool = False
+    action: Literal["", "new", "list", "revoke"] = ""
+    name: str | None = None
+    file: str = "keys.jsonl"
+    scopes: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    expires: str | None = None

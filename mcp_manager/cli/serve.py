@@ -21,6 +21,7 @@ from mcp_manager.cli.screen import print_json
 from mcp_manager.cli.source import Fleet, file_of, load
 from mcp_manager.config import ServeConfig
 from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.access import ClientAuthConfig
 from mcp_manager.config.gateway_tables import serve_config_of
 from mcp_manager.config.listen_address import parse_listen_address
 from mcp_manager.config.load import load_fleet_mapping
@@ -33,6 +34,11 @@ __all__ = ["run"]
 
 _DEMO: Final = "the demo"
 _MOST_SHOWN: Final = 20
+_HEADERS: Final = {
+    "api_key": "Authorization: Bearer KEY",
+    "jwt": "Authorization: Bearer TOKEN",
+    "introspection": "Authorization: Bearer TOKEN",
+}
 
 
 async def run(options: Options) -> int:
@@ -164,14 +170,30 @@ def _tell(url: str, fleet: Fleet, options: Options) -> None:
     }
     if is_unix:
         places["unix_socket"] = url.removeprefix("unix:")
+    auth = (fleet.serve or ServeConfig()).auth
+    if auth.type != "none":
+        places["authentication"] = {"type": auth.type, "header": _HEADERS[auth.type]}
     if options.json:
         print_json(places, indent=None)
     elif not options.quiet:
-        print("\n".join(_lines(places, options)))
+        print("\n".join(_lines(places, options, _how_to_authenticate(auth))))
     sys.stdout.flush()
 
 
-def _lines(places: dict[str, Any], options: Options) -> list[str]:
+def _how_to_authenticate(auth: ClientAuthConfig) -> list[str]:
+    """Return the lines that say what clients send, without secrets; none if they need no credentials."""
+    if auth.type == "none":
+        return []
+    issuer = f", which {auth.issuer} gives" if auth.issuer else ""
+    lines = ["", f"clients authenticate at each of these URLs with: {_HEADERS[auth.type]}{issuer}"]
+    if auth.issuer:
+        lines.append("  clients that know OAuth find their way by themselves")
+    if auth.keys_file:
+        lines.append(f"  to make a key: mcp-manager key new NAME --file {auth.keys_file}")
+    return lines
+
+
+def _lines(places: dict[str, Any], options: Options, authentication: list[str]) -> list[str]:
     count = len(places["servers"])
     shown = f" (at the unix socket {places['unix_socket']})" if "unix_socket" in places else ""
     lines = [f"serving {count} server{'' if count == 1 else 's'} at {places['url']}{shown}"]
@@ -180,11 +202,17 @@ def _lines(places: dict[str, Any], options: Options) -> list[str]:
         lines += [f"  {kind.removesuffix('s')} {name}: {url}" for name, url in named[:_MOST_SHOWN]]
         if len(named) > _MOST_SHOWN:
             lines.append(f"  and {len(named) - _MOST_SHOWN} more {kind}")
-    lines += ["", "to connect a client:"]
+    lines += [*authentication, "", "to connect a client:"]
     if not shown:
-        at = {"url": places["url"]}
+        at: dict[str, Any] = {"url": places["url"]}
+        shown_key = ""
+        # With a token of an authorization server, these clients need nothing more.
+        if places.get("authentication", {}).get("type") == "api_key":
+            name, value = _HEADERS["api_key"].split(": ")
+            at = {**at, "headers": {name: value}}
+            shown_key = f' --header "{name}: {value}"'
         lines += [
-            f"  Claude Code: claude mcp add --transport http fleet {places['url']}",
+            f"  Claude Code: claude mcp add --transport http fleet {places['url']}{shown_key}",
             f"  VS Code, in .vscode/mcp.json: {json.dumps({'servers': {'fleet': {'type': 'http', **at}}})}",
             f"  Cursor, in .cursor/mcp.json: {json.dumps({'mcpServers': {'fleet': at}})}",
         ]

@@ -11,6 +11,7 @@ import msgspec
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
 from mcp_manager.config import (
+    AllowConfig,
     ManagerConfig,
     ServeConfig,
     ServerConfig,
@@ -59,6 +60,11 @@ class Fleet:
         self.place = place
         self.lone = lone
         self.words = words
+
+    @property
+    def rules(self) -> tuple[AllowConfig, ...]:
+        """The rules of access to the gateway."""
+        return () if self.serve is None else self.serve.allow
 
     @property
     def shown(self) -> str:

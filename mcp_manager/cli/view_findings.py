@@ -1,12 +1,15 @@
-"""What of the views of a file stands for no tool, compared with what the servers list."""
+"""What of the views and the rules of a file stands for nothing, compared with what the servers list."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from mcp_manager.config import ViewConfig
+from mcp_manager.config import AllowConfig, ViewConfig
 from mcp_manager.errors import McpManagerError, RpcError
+from mcp_manager.gateway.endpoints.kinds import TOOLS
+from mcp_manager.gateway.endpoints.name_patterns import compiled
 from mcp_manager.gateway.endpoints.selection import ViewSelection
+from mcp_manager.gateway.security.grants import Rule
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
 
@@ -14,14 +17,19 @@ __all__ = ["idle_entries", "tool_names"]
 
 
 def idle_entries(
-    views: Mapping[str, ViewConfig], tools: Mapping[str, Collection[str]], server_ids: Collection[str]
+    views: Mapping[str, ViewConfig],
+    rules: Sequence[AllowConfig],
+    tools: Mapping[str, Collection[str]],
+    server_ids: Collection[str],
 ) -> Iterator[str]:
-    """Yield a sentence for each entry of a view that stands for no tool.
+    """Yield a sentence for each entry of a view or a rule that stands for nothing.
 
     Parameters
     ----------
     views
         The views by name.
+    rules
+        The rules of access.
     tools
         The names of the tools of each server that has told them.
     server_ids
@@ -31,6 +39,28 @@ def idle_entries(
     for name, view in views.items():
         for field, entry in ViewSelection(view).without_effect(tools, unlisted):
             yield f"views.{name}.{field}: {entry!r} stands for no tool"
+    for index, rule in enumerate(rules):
+        for field, entry, what in _idle_of_rule(rule, views, tools, server_ids):
+            yield f"serve.allow[{index}].{field}: {entry!r} stands for no {what}"
+
+
+def _idle_of_rule(
+    rule: AllowConfig,
+    views: Mapping[str, ViewConfig],
+    tools: Mapping[str, Collection[str]],
+    server_ids: Collection[str],
+) -> Iterator[tuple[str, str, str]]:
+    for field, patterns, names in (("servers", rule.servers, server_ids), ("views", rule.views, views)):
+        for pattern in patterns:
+            if pattern != "*" and not any(compiled(pattern).match(name) for name in names):
+                yield field, pattern, field.removesuffix("s")
+    for pattern in rule.tools:
+        alone = Rule(AllowConfig(servers=rule.servers, tools=(pattern,)))
+        if any(alone.shows(server_id) for server_id in server_ids if server_id not in tools):
+            # Nobody knows what that server has.
+            continue
+        if not any(alone.covers(TOOLS, server_id, name) for server_id, names in tools.items() for name in names):
+            yield "tools", pattern, "tool"
 
 
 async def tool_names(manager: McpManager, server_id: str) -> Sequence[str] | McpManagerError:

@@ -83,7 +83,7 @@ async def examine_connections(fleet: Fleet, skipped: Iterable[str], options: Opt
     there = {name: servers[name] for name, each in examined.items() if _has_answered(each.tools)}
     findings += await examine_clocks(there)
     tools = {name: each.tools for name, each in examined.items() if not isinstance(each.tools, McpManagerError)}
-    idle = idle_entries(fleet.views, tools, fleet.known)
+    idle = idle_entries(fleet.views, fleet.rules, tools, fleet.known)
     findings += [Finding("warning", None, seen, "correct or remove it in the file") for seen in idle]
     return [*findings, *examine_tools(tools)]
 

@@ -28,6 +28,11 @@ async def run(options: Options) -> int:
     fleet, findings = await _loaded(options)
     if fleet is not None:
         findings += examine_configuration(fleet.servers)
+        if fleet.serve is not None and fleet.serve.auth.type != "none":
+            # Most fleets have no gateway that clients authenticate to.
+            from mcp_manager.cli.doctor.clients import examine_clients  # noqa: PLC0415 - see above
+
+            findings += await examine_clients(fleet.serve)
         broken = {each.server_id for each in findings if each.severity == "error" and each.server_id is not None}
         findings += await examine_connections(fleet, broken, options)
     findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]

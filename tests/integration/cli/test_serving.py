@@ -238,6 +238,33 @@ def test_it_says_how_to_connect(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert '{"servers": {"fleet": {"type": "http", "url": "http://127.0.0.1:80/mcp"}}}' in lines[5]
     assert '{"mcpServers": {"fleet": {"url": "http://127.0.0.1:80/mcp"}}}' in lines[6]
 
+    serve = {"auth": {"type": "api_key", "keys_file": "keys.jsonl"}}
+    file = load_fleet_mapping({"servers": {"a": ASLEEP}, "serve": serve})
+    _tell("http://127.0.0.1:80", Fleet(file, "fleet.toml", ()), options)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[7].endswith('fleet http://127.0.0.1:80/mcp --header "Authorization: Bearer KEY"')
+    assert '"url": "http://127.0.0.1:80/mcp", "headers": {"Authorization": "Bearer KEY"}}' in lines[8]
+
+
+def test_it_says_how_clients_authenticate(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(options: Options, **auth: Any) -> str:
+        file = load_fleet_mapping({"servers": {"a": ASLEEP}, "serve": {"auth": auth}})
+        _tell("http://127.0.0.1:80", Fleet(file, "fleet.toml", ()), options)
+        return capsys.readouterr().out
+
+    options = Options(verb="serve", config="fleet.toml")
+    keys = told(options, type="api_key", keys_file="k.jsonl")
+    assert "with: Authorization: Bearer KEY\n  to make a key: mcp-manager key new NAME --file k.jsonl\n" in keys
+    assert 'fleet http://127.0.0.1:80/mcp --header "Authorization: Bearer KEY"' in keys
+    assert '"headers": {"Authorization": "Bearer KEY"}' in keys
+    jwt = {"type": "jwt", "issuer": "https://idp.example.com", "audience": ["https://gateway.example.com"]}
+    tokens = told(options, **jwt)
+    assert "with: Authorization: Bearer TOKEN, which https://idp.example.com gives" in tokens
+    assert "KEY" not in tokens
+    shown = json.loads(told(Options(verb="serve", config="fleet.toml", json=True), **jwt))
+    assert shown["authentication"] == {"type": "jwt", "header": "Authorization: Bearer TOKEN"}
+    assert "authenticate" not in told(options)
+
 
 def test_values_of_variables_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     source = CommandLine(("program",))
@@ -259,7 +286,8 @@ def test_what_a_view_names_in_vain_is_told(tmp_path: Path, capsys: pytest.Captur
         "off": {"servers": ["off"], "tools": ["off__*"]},
     }
     servers = {"one": stdio_server_config(), "off": {**ASLEEP, "disabled": True}}
-    write(path, servers=servers, views=views, serve={"stateful": ["tow"]})
+    rules = [{"tools": ["one__nothing", "one__add", "off__*"]}, {"views": ["goo*", "vain*"], "servers": ["o*", "z*"]}]
+    write(path, servers=servers, views=views, serve={"stateful": ["tow"], "allow": rules})
     assert main(["check", str(path)]) == 0
     said = capsys.readouterr().err
     expected = [
@@ -267,6 +295,9 @@ def test_what_a_view_names_in_vain_is_told(tmp_path: Path, capsys: pytest.Captur
         "views.bad.servers: there is no server 'ane'; did you mean 'one'?",
         "views.bad.tools: 'one__x*' stands for no tool",
         "views.bad.descriptions: 'one__echo' stands for no tool",
+        "serve.allow[0].tools: 'one__nothing' stands for no tool",
+        "serve.allow[1].servers: 'z*' stands for no server",
+        "serve.allow[1].views: 'vain*' stands for no view",
     ]
     assert said.count("warning: ") == len(expected)
     assert all(each in said for each in expected)
