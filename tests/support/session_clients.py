@@ -229,6 +229,8 @@ class MovedServer:
         # Everything that was received but calls, as (session, message).
         self.received: list[tuple[str, Any]] = []
         self.standing: dict[str, asyncio.Queue[Any]] = {}
+        # The header fields of each POST, as text.
+        self.headers: list[str] = []
         self.url = ""
         # Whether calls are answered with JSON, so that nothing is sent before the reply.
         self.replies_json = False
@@ -275,6 +277,7 @@ class MovedServer:
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         message = await request.json()
+        self.headers.append(repr(request.raw_headers))
         session = request.headers.get("Mcp-Session-Id", "")
         if message.get("method") == "initialize":
             return self._initialize(message)

@@ -107,6 +107,8 @@ class Pipe:
         self.on_quiet: Callable[[], object] | None = None
 
     can_send = True
+    sender = None
+    usage = None
 
     def send(self, message: bytes) -> None:
         self.sent.put_nowait(json.loads(message))

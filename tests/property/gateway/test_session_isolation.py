@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from support.principals import Keys, http_for
 from support.session_clients import EventReader, HeldCall, MovedServer, SessionClient
 
 from mcp_manager.gateway.gateway import Gateway
@@ -74,6 +77,7 @@ class Play:
         self.parties = parties
         self.server = server
         self.number = 0
+        self.steals = random.Random(7)
 
     async def act(self) -> None:
         one = self.chance.choice(self.parties)
@@ -123,6 +127,18 @@ class Play:
             await one.client.notify("notifications/cancelled", {"requestId": question_id})
         await one.client.notify("notifications/progress", {"progressToken": 0, "progress": 9, "message": one.mark})
 
+    async def steal(self) -> None:
+        """Use the session of another principal, which is not there for this one."""
+        one, other = self.steals.sample(self.parties, 2)
+        thief = SessionClient(one.client.http, one.client.url)
+        thief.session_id = other.client.session_id
+        last_event_id = self.steals.choice(["", *other.event_ids])
+        response = await self.steals.choice(
+            [partial(thief.get, last_event_id), partial(thief.post, "ping"), thief.end]
+        )()
+        assert response.status == 404
+        one.seen.append(await response.text())
+
     async def reply(self, one: Party, other: Party) -> None:
         if one.calls:
             one.calls[self.chance.randrange(len(one.calls))].reply(one.mark)
@@ -162,21 +178,27 @@ class Play:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_nothing_of_one_session_reaches_another(seed: int) -> None:
+async def test_nothing_of_one_session_reaches_another(seed: int, tmp_path: Path) -> None:
+    """With odd seeds, the clients are two principals, and each also tries the other's session."""
+    keys = Keys(tmp_path, "anna", "bert")
     async with (
         MovedServer().running() as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+        http_for(keys, "anna") as of_anna,
+        http_for(keys, "bert") as of_bert,
     ):
         servers = {"a": {"url": server.url, "protocol_version": "2025-11-25"}}
-        serve = {"listen": "127.0.0.1:0", "resume": {"keep_s": 5.0}}
+        serve: dict[str, Any] = {"listen": "127.0.0.1:0", "resume": {"keep_s": 5.0}}
+        serve |= {"auth": keys.auth} if seed % 2 else {}
         async with Gateway({"servers": servers}, serve=serve) as gateway:
             parties = [
                 Party(name, await SessionClient(http, f"{gateway.url}/servers/a/mcp").begin(ASKABLE), server)
-                for name in ("anna", "bert")
+                for name, http in (("anna", of_anna), ("bert", of_bert))
             ]
             play = Play(random.Random(seed), parties, server)
             for _ in range(40):
                 await play.act()
+                if seed % 2:
+                    await play.steal()
             for party in parties:
                 for call in party.calls:
                     call.reply(party.mark)

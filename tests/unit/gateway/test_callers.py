@@ -69,12 +69,25 @@ class Sessions:
         self.told.append((session, method, json.loads(params)))
         return True
 
+    def shows(self, session: str, server_id: str) -> bool:
+        return server_id != "hidden"
+
     async def ask(self, session: str, method: str, params: bytes) -> bytes:
         self.told.append((session, method, json.loads(params)))
         return b'{"action":"decline"}'
 
 
 CALLER = Caller("p\0s", capabilities=ASKED)
+
+
+async def test_servers_that_a_client_may_not_see_reach_it_neither_with_questions_nor_with_news() -> None:
+    sessions = Sessions()
+    handlers = Unattributed(sessions).handlers()
+    with calling(CALLER):
+        with pytest.raises(RpcError):
+            await handlers["elicitation/create"]("hidden", {"message": "?"})
+        handlers["notifications/message"]("hidden", {"level": "error", "data": "x"})
+    assert not sessions.told
 
 
 async def test_a_question_goes_to_the_session_that_it_is_meant_for() -> None:

@@ -259,20 +259,38 @@ def test_paths_are_found_once_and_forgotten_with_their_server() -> None:
     asked: list[str] = []
     found: dict[str, Any] = {"/servers/a/mcp": SimpleNamespace(name="server/a"), "/mcp": SimpleNamespace(name="fleet")}
 
-    def find(path: str) -> Any:
+    def find(path: str, grant: Any) -> Any:
         asked.append(path)
-        return found.get(path)
+        return found.get(path) if grant is None else None
 
     paths = EndpointPaths(find)
     for _ in range(3):
         assert paths.find("/mcp") is found["/mcp"]
-        assert paths.is_endpoint(b"/servers/a/mcp")
-        assert not paths.is_endpoint(b"/nothing\xff")
+        assert paths.find("/servers/a/mcp") is not None
+        assert paths.find("/nothing\xff") is None
     assert asked.count("/mcp") == asked.count("/servers/a/mcp") == 1
+    assert paths.find("/mcp", "a grant that allows nothing") is None
     del found["/servers/a/mcp"]
     paths.changed("a", "notifications/tools/list_changed")
-    assert not paths.is_endpoint(b"/servers/a/mcp")
-    assert not paths.is_endpoint(b"/" + b"x" * 10_000)
+    assert paths.find("/servers/a/mcp") is None
+    assert paths.find("/" + "x" * 10_000) is None
+
+
+def test_paths_of_endpoints_have_a_form_that_tells_nothing_of_what_there_is() -> None:
+    paths = EndpointPaths(lambda path, grant: None)
+    of_endpoints = [b"/mcp", b"/mcp/view", b"/mcp/%20", b"/servers/a/mcp"]
+    others = [
+        b"/",
+        b"/metrics",
+        b"/mcp/",
+        b"/mcp/a/b",
+        b"/servers/a",
+        b"/servers//mcp",
+        b"/servers/a/mcp/b",
+        b"/nothing\xff",
+    ]
+    assert [paths.is_endpoint(path) for path in of_endpoints] == [True] * len(of_endpoints)
+    assert [paths.is_endpoint(path) for path in others] == [False] * len(others)
 
 
 @pytest.mark.parametrize(

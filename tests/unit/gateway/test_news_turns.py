@@ -13,7 +13,7 @@ TOOLS, PROMPTS = "notifications/tools/list_changed", "notifications/prompts/list
 
 async def test_many_listeners_are_told_in_turns_and_each_in_order() -> None:
     news = News(60.0)
-    endpoint: Any = SimpleNamespace(name="fleet", is_merged=True, shows=lambda server_id: True)
+    endpoint: Any = SimpleNamespace(key="fleet", is_merged=True, shows=lambda server_id: True)
     told: list[tuple[int, str]] = []
 
     def listen(number: int) -> Listening:

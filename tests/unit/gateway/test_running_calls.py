@@ -38,6 +38,8 @@ class Channel:
     """The way back over a pipe."""
 
     can_send = True
+    sender = None
+    usage = None
 
     def __init__(self) -> None:
         self.on_gone: Callable[[], None] | None = None

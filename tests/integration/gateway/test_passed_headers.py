@@ -1,0 +1,83 @@
+"""Header fields of clients that servers behind the gateway get: those that are named, and never of another request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+from support.calls import CALM
+from support.exchanging import ExchangingServer
+from support.gateway_clients import RawClient
+
+from mcp_manager import ConfigError
+from mcp_manager.gateway.gateway import Gateway
+
+HANDSHAKE, STATELESS = "2025-11-25", "2026-07-28"
+
+
+@pytest.mark.parametrize("speaks", [HANDSHAKE, STATELESS])
+async def test_values_of_requests_at_the_same_time_do_not_mix(speaks: str) -> None:
+    credentials = {"a": {"pass_headers": ["X-Tenant"], "authorization_header": "X-A-Authorization"}}
+    with ExchangingServer(speaks, open=True) as server:
+        server.keeps = ("x-tenant", "x-other", "authorization")
+        serve: dict[str, Any] = {"listen": "127.0.0.1:0", "sessions": "shared", "credentials": credentials}
+        fleet = {"servers": {"a": {"url": server.url, **CALM, "connect": "lazy"}}}
+        async with Gateway(fleet, serve=serve) as gateway, aiohttp.ClientSession() as http:
+            clients = [
+                RawClient(
+                    http,
+                    f"{gateway.url}/servers/a/mcp",
+                    era,
+                    token=f"sentinel-{tenant}",
+                    headers={"X-Tenant": tenant, "X-Other": "sentinel", "X-A-Authorization": f"Bearer of-{tenant}"},
+                )
+                for era in (HANDSHAKE, STATELESS)
+                for tenant in ("red", "blue", "green")
+            ]
+            await asyncio.gather(*(each.begin() for each in clients))
+            calls = [(each, each.call("echo", text="x")) for each in clients for _ in range(4)]
+            replies = await asyncio.gather(*(call for _, call in calls))
+            for (client, _), reply in zip(calls, replies, strict=True):
+                said = reply["result"]["_meta"]["caller"]
+                tenant = client.headers["X-Tenant"]
+                assert (said["x-tenant"], said["x-other"]) == (tenant, None)
+                assert said["authorization"] == f"Bearer of-{tenant}"
+            assert all(len(each) == 1 for each in server.seen.values())
+            assert "sentinel" not in server.bytes_seen()
+            # Without it, the credentials of nobody else are sent.
+            del clients[-1].headers["X-A-Authorization"]
+            error = (await clients[-1].call("echo", text="x"))["error"]
+            assert (error["code"], error["data"]["delivery"]) == (-32014, "not_sent")
+            assert "X-A-Authorization" in error["data"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("serve", "said"),
+    [
+        ({"credentials": {"p": {"pass_headers": ["X-Tenant"]}}}, "a program"),
+        ({"credentials": {"a": {"pass_headers": ["Authorization"]}}}, "never passed on"),
+        ({"credentials": {"a": {"pass_headers": ["Cookie"]}}}, "never passed on"),
+        ({"credentials": {"a": {"pass_headers": ["X-API-Key"]}}}, "never passed on"),
+        ({"credentials": {"a": {"pass_headers": ["Mcp-Session-Id"]}}}, "set by the gateway"),
+        ({"credentials": {"a": {"pass_headers": ["mcp-manager-principal"]}}}, "set by the gateway"),
+        ({"credentials": {"a": {"pass_headers": ["Host"]}}}, "set by the gateway"),
+        ({"credentials": {"a": {"type": "exchange"}}}, "needs it"),
+        (
+            {"credentials": {"a": {"type": "exchange", "token_endpoint": "https://i.example/t", "client_id": "g"}}},
+            "set serve.auth.type",
+        ),
+        (
+            {
+                "credentials": {"a": {"pass_client_token": True}},
+                "auth": {"type": "jwt", "issuer": "https://i.example", "audience": ["https://g.example"]},
+            },
+            "use type 'exchange'",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(serve: dict[str, Any], said: str) -> None:
+    fleet = {"servers": {"a": {"url": "http://127.0.0.1:1/mcp"}, "p": {"command": "true"}}}
+    with pytest.raises(ConfigError, match=said):
+        Gateway(fleet, serve=serve)
