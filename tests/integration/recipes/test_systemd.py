@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ import psutil
 import pytest
 from support.deployed_service import service_program
 from support.recipes import Program, folder_of
+from support.systemd_socket import SystemdSocket
+from support.unit_files import UnitFile, analyze
 
 MORE_CHECKS = 0.3
 """How much newer versions of ``systemd-analyze`` may add to the exposure by checks that are new."""
@@ -34,16 +35,8 @@ def folder() -> Path:
     return folder_of("systemd")
 
 
-class Unit:
-    """The settings of the unit file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "mcp-fleet.service"
-        self.lines = [line for line in self.path.read_text(encoding="utf-8").splitlines() if re.match(r"\w+=", line)]
-
-    def __getitem__(self, name: str) -> str:
-        [value] = [line.partition("=")[2] for line in self.lines if line.startswith(f"{name}=")]
-        return value
+def unit_of(folder: Path) -> UnitFile:
+    return UnitFile(folder / "mcp-fleet.service")
 
 
 def variables(folder: Path) -> dict[str, str]:
@@ -52,56 +45,29 @@ def variables(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-class Systemd:
-    """The end of systemd: the socket that the service sends its notifications to."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.told: list[str] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(_WAIT_S)
-        self._socket.bind(str(path))
-
-    def next(self, *, but: str = "WATCHDOG=1") -> list[str]:
-        """The lines of the next notification that does not begin with ``but``."""
-        while True:
-            lines = self._socket.recv(65536).decode().splitlines()
-            self.told.append(lines[0])
-            if lines[0] != but:
-                return lines
-
-    def is_silent(self) -> bool:
-        """Whether nothing waits here."""
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            self.told.append(self._socket.recv(65536).decode())
-            return False
-        self._socket.settimeout(_WAIT_S)
-        return True
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    systemd = Systemd(tmp_path / "notify")
+def systemd(tmp_path: Path) -> Iterator[SystemdSocket]:
+    systemd = SystemdSocket(tmp_path / "notify")
     try:
         yield systemd
     finally:
         systemd.close()
 
 
-def started(folder: Path, systemd: Systemd, fleet: Path, **more: str) -> contextlib.AbstractContextManager[Program]:
+def started(
+    folder: Path, systemd: SystemdSocket, fleet: Path, **more: str
+) -> contextlib.AbstractContextManager[Program]:
     """Start what ``ExecStart`` says, with the variables that the unit gives it."""
-    program, script = shlex.split(Unit(folder)["ExecStart"])
+    program, script = shlex.split(unit_of(folder)["ExecStart"])
     assert (Path(program).name, Path(script).name) == ("python", "service.py")
     return service_program(fleet, **variables(folder), NOTIFY_SOCKET=str(systemd.path), **more)
 
 
 def reload(folder: Path, program: Program) -> None:
     """Do what ``ExecReload`` says."""
-    command = [part.replace("$MAINPID", str(program.process.pid)) for part in shlex.split(Unit(folder)["ExecReload"])]
+    command = [
+        part.replace("$MAINPID", str(program.process.pid)) for part in shlex.split(unit_of(folder)["ExecReload"])
+    ]
     subprocess.run(command, timeout=30, check=True)
 
 
@@ -110,15 +76,9 @@ def fleet(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(folder / "fleet.toml", tmp_path))
 
 
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze here (on Debian: apt install systemd)")
-    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False)
-
-
 def test_systemd_accepts_the_unit(folder: Path, tmp_path: Path) -> None:
     # The programs that the README installs are not on this machine.
-    text = Unit(folder).path.read_text(encoding="utf-8").replace("/opt/mcp-fleet/venv/bin/python", sys.executable)
+    text = unit_of(folder).path.read_text(encoding="utf-8").replace("/opt/mcp-fleet/venv/bin/python", sys.executable)
     unit = tmp_path / "mcp-fleet.service"
     unit.write_text(text, encoding="utf-8")
     done = analyze("verify", "--man=no", str(unit))
@@ -126,7 +86,7 @@ def test_systemd_accepts_the_unit(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_unit_is_as_hardened_as_the_readme_says(folder: Path) -> None:
-    done = analyze("security", "--offline=yes", "--no-pager", str(Unit(folder).path))
+    done = analyze("security", "--offline=yes", "--no-pager", str(unit_of(folder).path))
     found = re.search(r"exposure level for mcp-fleet.service: ([\d.]+)", done.stdout)
     assert found is not None, done.stdout + done.stderr
     stated = re.search(r"exposure of ([\d.]+) in", (folder / "README.md").read_text(encoding="utf-8"))
@@ -135,13 +95,13 @@ def test_the_unit_is_as_hardened_as_the_readme_says(folder: Path) -> None:
 
 
 def test_the_time_to_stop_is_enough_to_drain(folder: Path) -> None:
-    unit, given = Unit(folder), variables(folder)
+    unit, given = unit_of(folder), variables(folder)
     end_of_servers_s = 10  # manager.shutdown_timeout_s
     assert float(unit["TimeoutStopSec"]) > float(given["LINGER_S"]) + float(given["DRAIN_S"]) + end_of_servers_s
     assert float(unit["TimeoutStartSec"]) > float(given["START_S"])
 
 
-def test_the_program_tells_systemd_what_it_does(folder: Path, systemd: Systemd, fleet: Path) -> None:
+def test_the_program_tells_systemd_what_it_does(folder: Path, systemd: SystemdSocket, fleet: Path) -> None:
     with started(folder, systemd, fleet, WATCHDOG_USEC="100000") as program:
         # Nothing but its life until the fleet is ready.
         assert systemd.next() == ["READY=1", "STATUS=1 of 1 servers serve"]
@@ -165,7 +125,9 @@ def test_the_program_tells_systemd_what_it_does(folder: Path, systemd: Systemd, 
         assert systemd.next() == ["STOPPING=1", "STATUS=stopping"]
 
 
-def test_it_is_not_ready_before_its_servers_are(folder: Path, systemd: Systemd, fleet: Path, tmp_path: Path) -> None:
+def test_it_is_not_ready_before_its_servers_are(
+    folder: Path, systemd: SystemdSocket, fleet: Path, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     # The only server starts once somebody opens the gate.
@@ -187,10 +149,10 @@ def test_it_is_not_ready_before_its_servers_are(folder: Path, systemd: Systemd, 
 
 
 def test_an_invalid_file_ends_it_with_the_status_that_is_not_restarted(
-    folder: Path, systemd: Systemd, fleet: Path
+    folder: Path, systemd: SystemdSocket, fleet: Path
 ) -> None:
     fleet.write_text("[servers.calculator]\n", encoding="utf-8")
     with started(folder, systemd, fleet) as program:
-        assert str(program.process.wait(_WAIT_S)) == Unit(folder)["RestartPreventExitStatus"]
+        assert str(program.process.wait(_WAIT_S)) == unit_of(folder)["RestartPreventExitStatus"]
     assert re.search("CRITICAL.*calculator", program.output)
     assert systemd.is_silent()
