@@ -6,6 +6,7 @@ import hmac
 import logging
 import math
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -114,7 +115,7 @@ def _locked(folder: str, path: str) -> Iterator[None]:
 
 
 def write_keys(path: str, keys: Iterable[ApiKey]) -> None:
-    """Write a file of keys, at once and only for its owner to read.
+    """Write a file of keys, at once. A new one is only for its owner to read; another keeps its owner and mode.
 
     Raises
     ------
@@ -128,6 +129,7 @@ def write_keys(path: str, keys: Iterable[ApiKey]) -> None:
         try:
             with open(handle, "wb") as file:
                 file.write(text)
+                _keep_owner(path, file.fileno())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(made, path)
@@ -138,6 +140,18 @@ def write_keys(path: str, keys: Iterable[ApiKey]) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"the file of API keys {path!r} cannot be written: {reason}") from None
+
+
+def _keep_owner(path: str, made: int) -> None:
+    """Give a file the owner and mode of the one that it replaces: the service may run as another user."""
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        return
+    with suppress(PermissionError):
+        # Only root may give a file away; whoever writes it owns it otherwise.
+        os.fchown(made, before.st_uid, before.st_gid)
+    os.fchmod(made, stat.S_IMODE(before.st_mode))
 
 
 class KeysFile:

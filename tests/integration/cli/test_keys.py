@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def test_a_key_is_shown_once_and_opens_a_gateway(path: Path, capsys: pytest.Capt
     assert main(["key", "revoke", "ci", "--json"]) == 0
     assert [each["id"] for each in json.loads(capsys.readouterr().out)["revoked"]] == [made["id"]]
     assert path.read_bytes() == b""
+
+
+def test_a_file_keeps_its_owner_and_mode(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Root makes keys, and a service of another user reads them.
+    assert main(["key", "new", "a", "-q"]) == 0
+    path.chmod(0o640)
+    owner = 65534 if os.getuid() == 0 else os.getuid()
+    os.chown(path, owner, -1)
+    assert main(["key", "new", "b", "-q"]) == 0
+    assert main(["key", "revoke", "a", "-q"]) == 0
+    found = path.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o640, owner)
+    assert len(path.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
