@@ -226,6 +226,8 @@ class Limits:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clock: Callable[[], int] = clock
+        self.most_running: int
+        self.most_streams: int
         self.most_running, self.most_streams = most
         self._configs = tuple(configs)
         self._workers = workers
