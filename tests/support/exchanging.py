@@ -152,7 +152,7 @@ class ExchangingServer(EraServer):
             self.seen.setdefault(session, set()).add(json.dumps([who, kept], sort_keys=True))
         if reply is not None and "result" in reply and request.method in ("tools/call", "tools/list"):
             reply = json.loads(json.dumps(reply))
-            result: dict[str, Any] = reply["result"]  # type: ignore[index]
+            result: dict[str, Any] = reply["result"]
             result.setdefault("_meta", {})["caller"] = {"who": who, "session": session, "token": token, **kept}
             if request.method == "tools/list":
                 result["tools"] = [

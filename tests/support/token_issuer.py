@@ -24,7 +24,7 @@ def made_key(algorithm: str) -> Key:
     kind = ISSUED[algorithm]
     if kind == "RSA":
         return RSAKey.generate_key(2048)
-    return OKPKey.generate_key("Ed25519") if kind == "Ed25519" else ECKey.generate_key(kind)  # type: ignore[arg-type]
+    return OKPKey.generate_key("Ed25519") if kind == "Ed25519" else ECKey.generate_key(kind)
 
 
 class Request:
