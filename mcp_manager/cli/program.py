@@ -135,12 +135,19 @@ def _run(work: Work) -> int:
             ending.append(number)
             task.cancel()
 
+        taken: list[int] = []
         for number in _ENDINGS:
             # Elsewhere than on the main thread there are no signals; one that is ignored stays ignored.
             if signal.getsignal(number) is signal.SIG_DFL:
                 with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
                     loop.add_signal_handler(number, end, number)
-        return await work.begin()
+                    taken.append(number)
+        try:
+            return await work.begin()
+        finally:
+            # Not every loop does so when it is closed.
+            for number in taken:
+                loop.remove_signal_handler(number)
 
     with shown_log(work.options):
         try:

@@ -72,11 +72,11 @@ class AuditFile:
         try:
             self._open()
         except OSError as error:
-            failure = ConfigError(
-                f"serve.audit.path: {self._path!r} cannot be written: {error.strerror or type(error).__name__}",
+            reason = error.strerror or type(error).__name__
+            raise ConfigError(
+                f"serve.audit.path: {self._path!r} cannot be written: {reason}",
                 hint="make its directory, and let the user of the gateway write there; or leave serve.audit out",
-            )
-            raise failure from None
+            ) from None
 
     def close(self) -> None:
         """Close the file. Idempotent."""
