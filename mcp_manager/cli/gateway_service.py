@@ -32,7 +32,14 @@ def service_of(
         What the parent said if this process is a worker, and the socket to it; else ``None``.
     """
     worker = None if told is None else Worker(*told)
-    gateway = Gateway(fleet.config, serve=serve, views=fleet.views, worker=worker, token_store=_token_store(fleet))
+    gateway = Gateway(
+        fleet.config,
+        serve=serve,
+        views=fleet.views,
+        worker=worker,
+        stdio=options.stdio,
+        token_store=_token_store(fleet),
+    )
     service = Service(
         gateway,
         None if options.demo else file_of(options),

@@ -90,6 +90,8 @@ class Gateway:
         The views by name, each a :class:`~mcp_manager.ViewConfig` or a mapping. Default: those of ``config``.
     worker
         This process as one of several that serve the address; ``None`` if it is the only one.
+    stdio
+        Whether only :meth:`serve_stdio` is used: nobody authenticates there, so that ``serve.auth`` needs no file.
     options
         ``token_store``, ``redirect_handler``, ``credentials`` and ``trace_context`` of the manager.
 
@@ -124,6 +126,7 @@ class Gateway:
         serve: ServeConfig | Mapping[str, Any] | None = None,
         views: Mapping[str, ViewConfig | Mapping[str, Any]] | None = None,
         worker: Worker | None = None,
+        stdio: bool = False,
         **options: Unpack[GatewayOptions],
     ) -> None:
         file = fleet_file_of(config)
@@ -148,7 +151,7 @@ class Gateway:
             shared_capabilities=mark.among(SHARED_CAPABILITIES),
             **options,
         )
-        self._security = Security(self.serve, 1 if worker is None else worker.assignment.count)
+        self._security = Security(self.serve, 1 if worker is None else worker.assignment.count, is_local=stdio)
         credentials = self._security.serve_fleet(self.manager)
         forwarding = Forwarding(self.manager, self.serve.sessions, self.serve.stateful, credentials)
         answering = Answering(forwarding)
@@ -296,7 +299,7 @@ class Gateway:
         Raises
         ------
         ConfigError
-            There is no such endpoint.
+            There is no such endpoint, or the rules do not show it to this client.
         """
         starting = None
         try:
@@ -306,6 +309,11 @@ class Gateway:
                 await asyncio.sleep(0)
                 self._news.start(self.manager)
                 endpoint = self._paths.find(path, self._security.everybody().grant)
+                if endpoint is None and self._paths.find(path) is not None:
+                    raise ConfigError(
+                        f"No rule of serve.allow lets a client on standard input use {path!r:.200}",
+                        hint='it is called "anonymous": add a rule with principals = ["anonymous"]',
+                    )
                 if endpoint is None:
                     raise ConfigError(f"There is no endpoint {path!r:.200}", hint="/mcp is the whole fleet")
                 server = self._stdio = StdioServer(

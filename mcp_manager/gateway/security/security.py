@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_manager.config.access import AllowConfig
+from mcp_manager.config.access import AllowConfig, ClientAuthConfig
 from mcp_manager.config.serve import ServeConfig
 from mcp_manager.gateway.channels import Incoming
 from mcp_manager.gateway.http.descriptors import for_clients
@@ -41,6 +41,8 @@ class Security:
         The configuration of the gateway.
     workers
         How many processes serve its address.
+    is_local
+        Whether it serves standard input alone, where nobody authenticates.
 
     Attributes
     ----------
@@ -63,11 +65,12 @@ class Security:
         Something that the configuration names cannot be used, such as the file of API keys.
     """
 
-    def __init__(self, serve: ServeConfig, workers: int = 1) -> None:
-        self.authentication: Authentication = _authentication(serve)
+    def __init__(self, serve: ServeConfig, workers: int = 1, *, is_local: bool = False) -> None:
+        self._is_local = is_local
+        self.authentication: Authentication = self._authenticating(serve)
         self.rules: Rules = Rules(serve.allow)
         self.known: KnownPrincipals = KnownPrincipals()
-        most = 0 if serve.auth.type == "none" else for_clients() // _SHARE_OF_ONE
+        most = 0 if self.authentication.is_open else for_clients() // _SHARE_OF_ONE
         self.accounting: Accounting = Accounting(
             Limits(serve.limits, workers=workers, most=(most, most)),
             None if serve.audit.path is None else AuditLog(serve.audit),
@@ -169,7 +172,7 @@ class Security:
             self.leases.look_at_all()
             return
         try:
-            made = _authentication(serve)
+            made = self._authenticating(serve)
         except BaseException:
             self._serve = before
             raise
@@ -199,6 +202,6 @@ class Security:
         found = await fetching
         return self.entitled(found) if isinstance(found, Principal) else found
 
-
-def _authentication(serve: ServeConfig) -> Authentication:
-    return Authentication(serve.auth, is_tls=serve.cert_file is not None)
+    def _authenticating(self, serve: ServeConfig) -> Authentication:
+        auth = ClientAuthConfig() if self._is_local else serve.auth
+        return Authentication(auth, is_tls=serve.cert_file is not None)

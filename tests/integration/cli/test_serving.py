@@ -207,6 +207,16 @@ def test_what_does_not_go_together_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_client_on_standard_input_without_a_rule_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fleet.json"
+    auth = {"type": "api_key", "keys_file": "of-another-directory.jsonl"}
+    write(path, servers={"one": ASLEEP}, serve={"auth": auth, "allow": [{"principals": ["alice"]}]})
+    assert main(["serve", "--stdio", str(path)]) == 2
+    assert 'add a rule with principals = ["anonymous"]' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("workers", ["--workers=2", None])
 def test_several_workers_watch_no_file(workers: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "fleet.json"

@@ -22,7 +22,10 @@ async def test_the_official_client_starts_it() -> None:
     async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
         return types.ElicitResult(action="accept", content={"name": "Ada"})
 
-    fleet = {"servers": {"b": sdk_stdio().config()}}
+    # Nobody authenticates here, so that a file of keys in another directory does not matter.
+    auth = {"type": "api_key", "keys_file": "of-another-directory.jsonl"}
+    serve = {"auth": auth, "allow": [{"principals": ["anonymous"], "servers": ["b"]}]}
+    fleet = {"servers": {"b": sdk_stdio().config()}, "serve": serve}
     args = [PROGRAM, json.dumps(fleet), "/servers/b/mcp"]
     # The client would leave out what a tree that is not installed needs.
     command = StdioServerParameters(command=sys.executable, args=args, env=dict(os.environ))

@@ -15,7 +15,7 @@ async def serve(fleet: object, path: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     # Printed once the gateway serves.
     asyncio.get_running_loop().call_soon(print, "not a message")
-    await Gateway(fleet).serve_stdio(path, stop)  # type: ignore[arg-type]
+    await Gateway(fleet, stdio=True).serve_stdio(path, stop)  # type: ignore[arg-type]
 
 
 asyncio.run(serve(json.loads(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "/mcp"))
