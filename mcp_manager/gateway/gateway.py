@@ -185,6 +185,7 @@ class Gateway:
         self._reports: Reports | None = None
         if worker is not None:
             self._reception.passing = Passing(worker.siblings, ids, self._eras.stateless.worker_of, self.serve.stateful)
+            self._security.accounting.client_of = self._reception.passing.client_of
             self._reports = Reports(worker.siblings, self._own_metrics, self._ready_servers)
         self._legacy_sse: LegacySse | None = None
         if self.serve.legacy_sse:

@@ -27,7 +27,7 @@ from mcp_manager.gateway.http.traffic import Traffic
 from mcp_manager.gateway.security.accounting import CURRENT, HANDSHAKE, STATELESS, Sender
 from mcp_manager.gateway.security.authentication import Denial
 from mcp_manager.gateway.security.limits import LimitReachedError
-from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.principal import SIBLING, Principal
 from mcp_manager.gateway.security.security import Security
 from mcp_manager.gateway.sent_requests import SentRequests, failed
 from mcp_manager.gateway.workers.passing import Passing
@@ -149,7 +149,7 @@ class Reception:
         channel = PostChannel(incoming, kinds, self.keep_alives, count, fields)
         self.keep_alives.wait_for(channel)
         accounting = self.security.accounting
-        if accounting.is_on:
+        if accounting.is_on and not (self.passing is not None and self.passing.is_counted(incoming)):
             sender = accounting.sender(principal, endpoint.name, era, session_id)
             if self._is_refused(incoming, sender, channel, message if batch is None else None):
                 return
@@ -199,6 +199,9 @@ class Reception:
 
         Only then is its path looked at: who may not use the gateway does not learn what there is.
         """
+        if self.passing is not None and self.passing.is_own(incoming):
+            self._admitted(SIBLING, incoming, then, b"")
+            return
         origin = incoming.header(b"origin")
         if not self.hosts.accepts_host(incoming.header(b"host")):
             self.security.accounting.deny(incoming, "host")
@@ -305,7 +308,7 @@ class Reception:
 
         accounting = self.security.accounting
         counting = None
-        if accounting.is_on:
+        if accounting.is_on and principal is not SIBLING:
             sender = accounting.sender(principal, endpoint.name, HANDSHAKE, session_id)
             try:
                 counting = sender.stream()

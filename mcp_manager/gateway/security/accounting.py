@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -98,7 +98,7 @@ class Sender:
 
     def came(self, party: Party) -> None:
         """Take note of the HTTP request that came from it, for the audit log."""
-        self.client = party.peer
+        self.client = self.accounting.client_of(party)
         traceparent = party.header(_TRACEPARENT)
         if traceparent is not None:
             self.traceparent = traceparent.decode("latin-1")
@@ -287,9 +287,9 @@ class Denial:
 
     __slots__ = ("_at_ns", "_client", "_method", "_path", "_principal", "_reason")
 
-    def __init__(self, party: Party, reason: str, principal: str) -> None:
+    def __init__(self, party: Party, reason: str, principal: str, client: object) -> None:
         self._at_ns = time.time_ns()
-        self._client = party.peer
+        self._client = client
         self._method = party.method
         self._path = party.path
         self._reason = reason
@@ -311,6 +311,10 @@ class Denial:
         )
 
 
+def _peer_of(party: Party) -> object:
+    return party.peer
+
+
 CURRENT: Final[ContextVar[Usage | None]] = ContextVar("usage", default=None)
 """The request that the running task answers, as far as it is counted."""
 
@@ -329,12 +333,15 @@ class Accounting:
     ----------
     is_on
         Whether requests have to be counted or recorded at all.
+    client_of
+        Returns the address of the client that a request comes from.
     """
 
     def __init__(self, limits: Limits, audit: AuditLog | None) -> None:
         self.limits: Limits = limits
         self.audit: AuditLog | None = audit
         self.is_on: bool = limits.applies or audit is not None
+        self.client_of: Callable[[Any], object] = _peer_of
         self._refused: dict[str, int] = dict.fromkeys(REASONS, 0)
 
     def sender(self, principal: Principal, endpoint: str, era: str, session: str | None = None) -> Sender:
@@ -379,7 +386,7 @@ class Accounting:
         """
         self.count_refused(reason)
         if self.audit is not None:
-            self.audit.write(Denial(party, reason, principal))
+            self.audit.write(Denial(party, reason, principal, self.client_of(party)))
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""

@@ -231,7 +231,12 @@ def trace_id(traceparent: Any) -> str:
 
 
 def address_of(peer: object) -> str:
-    """Return the address and the port of a client, as sockets name it; "" if it has none, as on a unix socket."""
+    """Return the address and the port of a client, as sockets name it; "" if it has none, as on a unix socket.
+
+    A text is such an address already.
+    """
+    if isinstance(peer, str):
+        return peer[:LONGEST]
     if not isinstance(peer, tuple) or len(peer) < 2:
         return ""
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"

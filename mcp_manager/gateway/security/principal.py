@@ -11,7 +11,7 @@ import msgspec
 from mcp_manager.gateway.client import ANONYMOUS
 from mcp_manager.gateway.security.grants import Grant
 
-__all__ = ["EVERYBODY", "Principal"]
+__all__ = ["EVERYBODY", "SIBLING", "Principal"]
 
 
 class Principal(msgspec.Struct, frozen=True, eq=False):
@@ -48,3 +48,6 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
 
 EVERYBODY: Final = Principal(ANONYMOUS)
 """The principal of clients that need not authenticate."""
+
+SIBLING: Final = Principal(ANONYMOUS)
+"""The principal of another worker, which has authenticated and restricted the client that a request is due to."""

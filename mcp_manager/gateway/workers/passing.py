@@ -105,6 +105,19 @@ class Passing:
             return None
         return await self._siblings.relay(worker, request, principal)
 
+    def is_own(self, incoming: Incoming) -> bool:
+        """Tell whether a sibling makes a request itself, for a program that runs here: see :meth:`Trust.is_own`."""
+        return self._siblings.trust.is_own(incoming)
+
+    def is_counted(self, incoming: Incoming) -> bool:
+        """Tell whether a sibling has counted and recorded a request already."""
+        return self._siblings.trust.is_counted(incoming)
+
+    def client_of(self, incoming: Incoming) -> object:
+        """Return the address of the client that a request comes from, also if a sibling passes it on."""
+        trust = self._siblings.trust
+        return trust.client_of(incoming) if trust.is_sibling(incoming) else incoming.peer
+
     def agrees(self, incoming: Incoming, principal: str) -> bool:
         """Tell whether a request is made for whom its sender said, if a sibling sent it: both authenticate the client."""
         trust = self._siblings.trust

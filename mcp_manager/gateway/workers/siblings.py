@@ -16,6 +16,7 @@ from mcp_manager._core.jsonrpc import FrameError, scan
 from mcp_manager.gateway import messages
 from mcp_manager.gateway.channels import Incoming
 from mcp_manager.gateway.client import ANONYMOUS
+from mcp_manager.gateway.security.audit_lines import address_of
 from mcp_manager.gateway.workers.assignment import Assignment, socket_path
 from mcp_manager.gateway.workers.event_blocks import EventBlocks
 from mcp_manager.gateway.workers.trust import OWN_FIELDS, Trust
@@ -129,7 +130,7 @@ class Siblings:
                 incoming.method,
                 _url(incoming.path),
                 data=body or None,
-                headers=self._headers(incoming.fields(), principal),
+                headers=self._headers(incoming.fields(), principal, address_of(incoming.peer)),
                 allow_redirects=False,
             ) as response:
                 if response.content_type != _EVENTS:
@@ -183,12 +184,13 @@ class Siblings:
         -------
         The response, complete or sent already.
         """
+        peer = None if request.transport is None else request.transport.get_extra_info("peername")
         try:
             async with self._session(worker).request(
                 request.method,
                 _url(request.raw_path),
                 data=await request.read() if request.can_read_body else None,
-                headers=self._headers(request.raw_headers, principal),
+                headers=self._headers(request.raw_headers, principal, address_of(peer)),
                 allow_redirects=False,
             ) as response:
                 kept = CIMultiDict(
@@ -272,8 +274,10 @@ class Siblings:
             )
         return session
 
-    def _headers(self, fields: Iterable[tuple[bytes, bytes]], principal: str) -> CIMultiDict[str]:
-        passed: CIMultiDict[str] = CIMultiDict(self.trust.fields(principal))
+    def _headers(
+        self, fields: Iterable[tuple[bytes, bytes]], principal: str, client: str | None = None
+    ) -> CIMultiDict[str]:
+        passed: CIMultiDict[str] = CIMultiDict(self.trust.fields(principal, client))
         for name, value in fields:
             lower = name.lower()
             if lower not in _HOP_BY_HOP and lower not in OWN_FIELDS:

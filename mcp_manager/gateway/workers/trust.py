@@ -15,8 +15,9 @@ __all__ = ["OWN_FIELDS", "Trust"]
 
 _SECRET: Final = b"mcp-manager-sibling"
 _PRINCIPAL: Final = b"mcp-manager-principal"
+_CLIENT: Final = b"mcp-manager-client"
 
-OWN_FIELDS: Final = frozenset({_SECRET, _PRINCIPAL})
+OWN_FIELDS: Final = frozenset({_SECRET, _PRINCIPAL, _CLIENT})
 """The header fields that workers add for each other, in lower case; they are never passed on."""
 
 
@@ -25,6 +26,10 @@ class Trust:
 
     A sibling shows the secret that all workers got from their parent. It never leaves this machine: it is sent over
     unix sockets in a directory that only this user can enter. Without the secret, these fields mean nothing.
+
+    A sibling sends three kinds of requests. Those that it passes on name the principal and the address of the client.
+    Those that it tells all siblings of name the principal alone, because it has counted them already. Those that it
+    makes as a client of a program that this worker runs name nobody.
 
     Parameters
     ----------
@@ -48,14 +53,42 @@ class Trust:
         shown = request.headers.get(_SECRET.decode("ascii"))
         return shown is not None and hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._secret)
 
+    def is_own(self, incoming: Incoming) -> bool:
+        """Return whether a sibling makes a request itself, as the client of a program that runs here.
+
+        It has authenticated the client that the request is due to, and restricted, counted and recorded what that does.
+        """
+        is_over_network = isinstance(incoming.peer, tuple)
+        return not is_over_network and incoming.header(_PRINCIPAL) is None and self.is_sibling(incoming)
+
+    def is_counted(self, incoming: Incoming) -> bool:
+        """Return whether a sibling has counted and recorded a request already."""
+        return incoming.header(_CLIENT) is None and self.is_sibling(incoming)
+
     def principal_of(self, incoming: Incoming) -> str:
         """Return whom a request of a sibling is made for; ask :meth:`is_sibling` first."""
-        named = incoming.header(_PRINCIPAL)
-        return ANONYMOUS if named is None else unquote(named.decode("ascii"), errors="surrogatepass")
+        return _unquoted(incoming.header(_PRINCIPAL), ANONYMOUS)
 
-    def fields(self, principal: str = ANONYMOUS) -> list[tuple[str, str]]:
-        """Return the header fields of a request to a sibling that is made for a principal."""
-        return [
-            (_SECRET.decode("ascii"), self._secret.decode("ascii")),
-            (_PRINCIPAL.decode("ascii"), quote(principal, safe="", errors="surrogatepass")),
-        ]
+    def client_of(self, incoming: Incoming) -> str:
+        """Return the address of the client whose request a sibling passes on; ask :meth:`is_sibling` first."""
+        return _unquoted(incoming.header(_CLIENT), "")
+
+    def fields(self, principal: str | None = None, client: str | None = None) -> list[tuple[str, str]]:
+        """Return the header fields of a request to a sibling.
+
+        Parameters
+        ----------
+        principal
+            Whom it is made for; ``None`` for a request of this worker itself.
+        client
+            The address of the client whose request is passed on; ``None`` for one that is counted here.
+        """
+        fields = [(_SECRET.decode("ascii"), self._secret.decode("ascii"))]
+        for name, value in ((_PRINCIPAL, principal), (_CLIENT, client)):
+            if value is not None:
+                fields.append((name.decode("ascii"), quote(value, safe="", errors="surrogatepass")))
+        return fields
+
+
+def _unquoted(field: bytes | None, default: str) -> str:
+    return default if field is None else unquote(field.decode("ascii", "replace"), errors="surrogatepass")

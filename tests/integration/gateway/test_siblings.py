@@ -40,6 +40,7 @@ class Request:
     """A request of a client, and what it is answered."""
 
     path = "/mcp"
+    peer: object = ("::1", 7)
 
     def __init__(self, body: bytes = CALL, **fields: str) -> None:
         self.method = "POST"
@@ -109,11 +110,17 @@ async def test_a_request_is_passed_on_with_its_fields_and_what_shows_the_sibling
     assert seen["body"] == CALL.decode()
     assert (seen["mcp-session-id"], seen["accept"]) == ("s", "*/*")
     received = Request(
-        **{name.replace("-", "_"): seen[name] for name in ("mcp-manager-sibling", "mcp-manager-principal")}
+        **{name.replace("-", "_"): value for name, value in seen.items() if name.startswith("mcp-manager-")}
     )
-    assert siblings.trust.is_sibling(received)
-    assert siblings.trust.principal_of(received) == "Zoë/1"
-    assert not siblings.trust.is_sibling(incoming)
+    trust = siblings.trust
+    assert trust.is_sibling(received) and not trust.is_counted(received) and not trust.is_own(received)
+    assert (trust.principal_of(received), trust.client_of(received)) == ("Zoë/1", "[::1]:7")
+    assert not trust.is_sibling(incoming) and not trust.is_counted(incoming)
+    # A request of the sibling itself comes over its unix socket only.
+    own = Request(mcp_manager_sibling=seen["mcp-manager-sibling"])
+    assert trust.is_counted(own) and not trust.is_own(own)
+    own.peer = ""
+    assert trust.is_own(own)
     assert incoming.on_gone is None
 
 
