@@ -15,7 +15,7 @@ from mcp_manager.calls.peer import Peer
 from mcp_manager.errors import AuthError, ConnectError, McpManagerError, ServerNotFoundError
 from mcp_manager.gateway import failures
 from mcp_manager.gateway.callers import CallersOfClients, principal_of
-from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.client import ANONYMOUS, Client
 from mcp_manager.gateway.declared import check_declared
 from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.envelopes import for_handshake_server, for_stateless_server, stateless_declaration
@@ -86,7 +86,14 @@ class Forwarding:
         """Return whether the session of a client has a session of its own at a server."""
         if not self._is_per_client or peer.shares_session or peer.era is Era.STATELESS:
             return False
-        return client.can_be_asked or server_id in self._stateful
+        if client.can_be_asked or server_id in self._stateful:
+            return True
+        return client.principal != ANONYMOUS and self._keeps_tasks(server_id)
+
+    def _keeps_tasks(self, server_id: str) -> bool:
+        """Return whether a server keeps tasks, which it tells apart by session only (2025-11-25, tasks, security)."""
+        identity = self._manager.server(server_id).identity
+        return identity is not None and "tasks" in identity.capabilities
 
     def _personal(self, server_id: str) -> PersonalServer | None:
         """Return a server that gets something of each client; ``None`` if it gets nothing of them."""
