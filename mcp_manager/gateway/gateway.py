@@ -445,7 +445,7 @@ class Gateway:
         return await self.manager.apply(fleet if self._worker is None else self._worker.divided(fleet))
 
     async def replace_access(self, serve: ServeConfig | Mapping[str, Any]) -> None:
-        """Let ``auth`` and ``allow`` of this be in force; streams end if ``auth`` has changed.
+        """Let ``auth``, ``allow``, ``limits`` and ``audit`` of this be in force; streams end if ``auth`` has changed.
 
         Raises
         ------
@@ -454,7 +454,7 @@ class Gateway:
         """
         checked = serve_config_of(serve)
         self._listener.check(checked.auth)
-        changed = msgspec.structs.replace(self.serve, auth=checked.auth)
+        changed = msgspec.structs.replace(self.serve, auth=checked.auth, limits=checked.limits, audit=checked.audit)
         await self._security.apply(changed)
         self.serve = changed
         if checked.allow != self.serve.allow:

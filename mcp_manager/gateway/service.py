@@ -215,8 +215,8 @@ class Service:
         with changes:
             async for _ in changes:
                 try:
-                    file = await self._read()
-                    await self._take(file)
+                    async with self._reloading:
+                        await self._take(await self._read())
                 except McpManagerError as error:
                     _log.error("the configuration was not applied: %s", error)
 

@@ -294,7 +294,7 @@ class StdioServer:
                 each.cancel()
 
     async def _take(self, message: Message) -> None:
-        channel = _Channel(self, message.id_raw, self._sender)
+        channel = _Channel(self, message.id_raw, self._counting())
         if message.method == CANCELLED and message.id_raw is None and self._cancels(message):
             return
         if message.id_raw is not None and message.method is not None and len(self._running) >= _MOST_RUNNING:
@@ -315,11 +315,14 @@ class StdioServer:
             # What follows needs the session.
             await asyncio.wait({taking})
 
+    def _counting(self) -> Sender | None:
+        return None if self._sender is None else self._sender.current()
+
     def _is_refused(self, message: Message, channel: _Channel) -> bool:
         """Count a message; return whether a limit refuses it."""
-        if self._sender is None:
+        if channel.sender is None:
             return False
-        usage = channel.usage = self._sender.begin(message, len(message.frame))
+        usage = channel.usage = channel.sender.begin(message, len(message.frame))
         if usage is None or usage.refusal is None:
             return False
         channel.finish(failures.as_response(message.id_raw or messages.NO_ID, usage.refusal))
@@ -333,7 +336,7 @@ class StdioServer:
                 del self._stateless_calls[channel.id_raw]
 
     async def _take_batch(self, batch: list[Message]) -> None:
-        channel = _Channel(self, None, self._sender)
+        channel = _Channel(self, None, self._counting())
         await self._guarded(channel, partial(self._connection.take_batch, batch, channel))
 
     async def _guarded(self, channel: _Channel, take: Callable[[], Awaitable[None]]) -> None:

@@ -82,7 +82,7 @@ class _Session:
     """A client: it lives as long as its stream."""
 
     def __init__(
-        self, handshake: HandshakeEra, endpoint: Endpoint, stream: WebEventStream, lease: Lease, sender: Sender | None
+        self, handshake: HandshakeEra, endpoint: Endpoint, stream: WebEventStream, lease: Lease, sender: Sender
     ) -> None:
         self.stream: WebEventStream = stream
         self.lease: Lease = lease
@@ -107,7 +107,7 @@ class _Session:
         """Take a message or a batch in a context; raises :class:`FrameError` if it is neither."""
         batch = scan_batch(body)
         is_batch = body.lstrip()[:1] == b"["
-        sender = self._sender
+        sender = self._sender.current(self.lease.principal)
         channel = _Channel(self._send, None if is_batch else batch[0].id_raw, sender)
         if sender is not None and not is_batch:
             usage = channel.usage = sender.begin(batch[0], len(body))
@@ -230,9 +230,9 @@ class LegacySse:
         accounting = self._reception.security.accounting
         sender = accounting.connected(principal, endpoint.name, name)
         end_of_count = None
-        if sender is not None:
-            incoming = WebRequest(request, b"")
-            sender.came(incoming)
+        incoming = WebRequest(request, b"")
+        sender.came(incoming)
+        if accounting.is_on:
             try:
                 end_of_count = sender.stream()
             except LimitReachedError as refusal:

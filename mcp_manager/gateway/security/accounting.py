@@ -77,6 +77,20 @@ class Sender:
         self.client: object = None
         self.traceparent: str = ""
 
+    def current(self, principal: Principal | None = None) -> Sender | None:
+        """Return it with the limits that are in force by now; ``None`` if nothing is counted.
+
+        Parameters
+        ----------
+        principal
+            Its principal, if that has shown newer credentials.
+        """
+        if not self.accounting.is_on:
+            return None
+        self.account = self.accounting.limits.of(self.account.principal if principal is None else principal)
+        self.scope = self.account.scope(self.endpoint)
+        return self
+
     def begin(self, message: Message, size: int) -> Usage | None:
         """Count a request; ``refusal`` of what is returned says whether a limit is reached.
 
@@ -124,6 +138,7 @@ class Usage:
     """
 
     __slots__ = (
+        "_account",
         "_began_at_ns",
         "_began_ns",
         "_counters",
@@ -152,12 +167,14 @@ class Usage:
         self.route: Route | None = None
         self.refusal: LimitReachedError | None = None
         self.reason: str = ""
+        self._began_ns = 0
         if sender.accounting.audit is not None:
             self._began_at_ns = time.time_ns()
             self._began_ns = time.monotonic_ns()
+        self._account = sender.account
         self._counters: tuple[Counter, ...] = sender.scope.counters
         try:
-            sender.account.begin(self._counters)
+            self._account.begin(self._counters)
         except LimitReachedError as refusal:
             self._is_counted = False
             self._refuse(refusal)
@@ -166,7 +183,7 @@ class Usage:
 
     def routed(self, route: Route) -> LimitReachedError | None:
         """Take note of where it goes; return the limit of the tool that is reached, if one is."""
-        if self.route is None:
+        if self.route is None and not self._has_ended:
             self.route = route
             if self._sender.scope.has_tools and self._is_counted and self._method == CALL_TOOL:
                 self._count_tool(route)
@@ -187,9 +204,9 @@ class Usage:
 
     def become_stream(self) -> None:
         """Count it as an open stream from now on, until :meth:`end`; raises :class:`LimitReachedError`."""
-        if self._is_stream or not self._is_counted:
+        if self._is_stream or self._has_ended or not self._is_counted:
             return
-        account, counters = self._sender.account, self._counters
+        account, counters = self._account, self._counters
         try:
             account.open_stream(counters)
         except LimitReachedError as refusal:
@@ -208,13 +225,13 @@ class Usage:
         if self._has_ended:
             return
         self._has_ended = True
-        sender = self._sender
         if self._is_counted:
             if self._is_stream:
-                sender.account.close_stream(self._counters)
+                self._account.close_stream(self._counters)
             else:
-                sender.account.end(self._counters)
-        audit = sender.accounting.audit
+                self._account.end(self._counters)
+        # There may be one only since it began.
+        audit = self._sender.accounting.audit if self._began_ns else None
         if audit is not None and (self.route is not None or self.reason or self._method in _NAMING):
             self._record(audit, reply)
 
@@ -230,7 +247,7 @@ class Usage:
         return audit_lines.encoded(
             AuditLine(
                 time=audit_lines.rfc3339(self._began_at_ns),
-                principal=sender.account.principal.name,
+                principal=self._account.principal.name,
                 client=audit_lines.address_of(sender.client),
                 endpoint=sender.endpoint,
                 era=sender.era,
@@ -340,7 +357,10 @@ class Accounting:
     def __init__(self, limits: Limits, audit: AuditLog | None) -> None:
         self.limits: Limits = limits
         self.audit: AuditLog | None = audit
-        self.is_on: bool = limits.applies or audit is not None
+        self.is_on: bool = False
+        self.limits_changed()
+        # Lines that were written and dropped by earlier audit logs.
+        self._lines = (0, 0)
         self.client_of: Callable[[Any], object] = _peer_of
         self._refused: dict[str, int] = dict.fromkeys(REASONS, 0)
 
@@ -358,14 +378,30 @@ class Accounting:
         """
         return Sender(self, self.limits.of(principal), endpoint, era, session or "")
 
-    def connected(self, principal: Principal, endpoint: str, session: str = "") -> Sender | None:
-        """Return a client whose connection is its session; ``None`` if nothing is counted."""
-        return self.sender(principal, endpoint, HANDSHAKE, session) if self.is_on else None
+    def connected(self, principal: Principal, endpoint: str, session: str = "") -> Sender:
+        """Return a client whose connection is its session; :meth:`Sender.current` of it counts its messages."""
+        return self.sender(principal, endpoint, HANDSHAKE, session)
 
     def start(self) -> None:
         """Begin to write; raises :class:`ConfigError` if the audit log cannot be opened."""
         if self.audit is not None:
             self.audit.start()
+
+    def write_into(self, audit: AuditLog | None) -> AuditLog | None:
+        """Write into another audit log from now on, which has been started; return the one of before, for :meth:`end`."""
+        before, self.audit = self.audit, audit
+        self.limits_changed()
+        return before
+
+    async def end(self, audit: AuditLog | None) -> None:
+        """Write what is left for an audit log that was replaced."""
+        if audit is not None:
+            await audit.aclose()
+            self._lines = (self._lines[0] + audit.written, self._lines[1] + audit.dropped)
+
+    def limits_changed(self) -> None:
+        """Take note that other limits are in force."""
+        self.is_on = self.limits.applies or self.audit is not None
 
     async def aclose(self) -> None:
         """Write what is left. Idempotent."""
@@ -408,6 +444,6 @@ class Accounting:
         yield refused
         if self.audit is not None:
             lines = CounterMetricFamily("mcp_gateway_audit_lines", "Lines of the audit log", labels=("outcome",))
-            lines.add_metric(("written",), self.audit.written)
-            lines.add_metric(("dropped",), self.audit.dropped)
+            lines.add_metric(("written",), self._lines[0] + self.audit.written)
+            lines.add_metric(("dropped",), self._lines[1] + self.audit.dropped)
             yield lines

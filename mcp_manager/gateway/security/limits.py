@@ -6,7 +6,7 @@ import fnmatch
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from mcp_manager._core.allowance import RateLimiter
@@ -124,7 +124,7 @@ class Account:
         Its requests under way, and its open streams, at all endpoints.
     """
 
-    __slots__ = ("_limits", "_scopes", "counters", "generation", "principal", "running", "streams")
+    __slots__ = ("_known", "_limits", "_scopes", "counters", "generation", "principal", "running", "streams")
 
     def __init__(self, limits: Limits, principal: Principal) -> None:
         self._limits = limits
@@ -133,6 +133,8 @@ class Account:
         self.counters: tuple[Counter, ...] = ()
         self.running: int = 0
         self.streams: int = 0
+        # Of all limits that have applied, by their numbers: another token of the principal starts none of them anew.
+        self._known: dict[int, Counter] = {}
         self._scopes: dict[str, Scope] = {}
 
     @property
@@ -140,10 +142,25 @@ class Account:
         """Whether anything of it is under way."""
         return self.running > 0 or self.streams > 0
 
-    def show(self, counters: Collection[Counter]) -> None:
-        """Have these limits from now on."""
-        self.counters = tuple(counters)
-        self._scopes = {}
+    def follow(self, configs: Sequence[ClientLimitConfig], generation: int) -> None:
+        """Take note of the limits in force; those that were in force before go on counting."""
+        self.generation = generation
+        left, self._known = list(self._known.values()), {}
+        for number, config in enumerate(configs):
+            counter = next((each for each in left if each.config == config), None)
+            if counter is not None:
+                left.remove(counter)
+                self._known[number] = counter
+
+    def show(self, applying: Mapping[int, ClientLimitConfig], workers: int) -> None:
+        """Have these limits, by their numbers, from now on."""
+        for number, config in applying.items():
+            if number not in self._known:
+                self._known[number] = Counter(config, workers)
+        counters = tuple(self._known[number] for number in applying)
+        if counters != self.counters:
+            self.counters = counters
+            self._scopes = {}
 
     def scope(self, endpoint: str) -> Scope:
         """Return the limits that count requests to an endpoint, by its name."""
@@ -244,10 +261,12 @@ class Limits:
         """Whether there are limits for anybody."""
         return bool(self._configs) or self.most_running > 0
 
-    def apply(self, configs: Sequence[ClientLimitConfig]) -> None:
+    def apply(self, configs: Sequence[ClientLimitConfig], most: tuple[int, int] = (0, 0)) -> None:
         """Have these limits from now on; limits that stay go on counting."""
-        self._configs = tuple(configs)
-        self._generation += 1
+        self.most_running, self.most_streams = most
+        if tuple(configs) != self._configs:
+            self._configs = tuple(configs)
+            self._generation += 1
 
     def of(self, principal: Principal) -> Account:
         """Return the account of a principal."""
@@ -268,16 +287,10 @@ class Limits:
         account.principal = principal
         if is_same:
             return
-        account.generation = self._generation
-        known = {id(each.config): each for each in account.counters}
-        counters = []
-        for config in self._configs:
-            if _applies(config, principal):
-                counter = known.get(id(config))
-                if counter is None:
-                    counter = next((each for each in account.counters if each.config == config), None)
-                counters.append(Counter(config, self._workers) if counter is None or counter in counters else counter)
-        account.show(counters)
+        if account.generation != self._generation:
+            account.follow(self._configs, self._generation)
+        applying = {number: each for number, each in enumerate(self._configs) if _applies(each, principal)}
+        account.show(applying, self._workers)
 
 
 def take(counters: tuple[Counter, ...], clock: Callable[[], int]) -> None:

@@ -25,7 +25,7 @@ from mcp_manager.manager import McpManager
 
 __all__ = ["ACCESS_FIELDS", "Security"]
 
-ACCESS_FIELDS: Final = ("auth", "allow")
+ACCESS_FIELDS: Final = ("auth", "allow", "limits", "audit")
 """The fields of ``serve`` that can change while the gateway serves."""
 _MOST_ENTITLED: Final = 20_000
 # One principal has at most this part of the connections, as requests under way and again as streams.
@@ -70,10 +70,8 @@ class Security:
         self.authentication: Authentication = self._authenticating(serve)
         self.rules: Rules = Rules(serve.allow)
         self.known: KnownPrincipals = KnownPrincipals()
-        most = 0 if self.authentication.is_open else for_clients() // _SHARE_OF_ONE
         self.accounting: Accounting = Accounting(
-            Limits(serve.limits, workers=workers, most=(most, most)),
-            None if serve.audit.path is None else AuditLog(serve.audit),
+            Limits(serve.limits, workers=workers, most=_most_of_one(self.authentication)), _audit_log(serve)
         )
         self.credentials: ServerCredentials | None = None
         self._credentials = serve.credentials
@@ -159,23 +157,39 @@ class Security:
         return principal.grant is None
 
     async def apply(self, serve: ServeConfig) -> None:
-        """Let other authentication be in force from now on: all streams end. The same one looks at its keys again.
+        """Let other authentication, limits and another audit log be in force from now on.
+
+        If the authentication has changed, all streams end. The same one looks at its keys again, and the same audit log
+        opens its file anew.
 
         Raises
         ------
         ConfigError
             Something that the configuration names cannot be used; nothing was changed.
         """
-        before, self._serve = self._serve, serve
-        if serve.auth == before.auth:
-            self.authentication.reread_keys()
-            self.leases.look_at_all()
-            return
+        before = self._serve
+        made = None if serve.auth == before.auth else self._authenticating(serve)
+        audit = None if serve.audit == before.audit else _audit_log(serve)
+        if audit is not None and self._has_started:
+            audit.start()
+        self._serve = serve
+        accounting, replaced = self.accounting, None
+        accounting.limits.apply(serve.limits, _most_of_one(made or self.authentication))
+        accounting.limits_changed()
+        if serve.audit != before.audit:
+            replaced = accounting.write_into(audit)
+        elif accounting.audit is not None:
+            accounting.audit.reopen()
         try:
-            made = self._authenticating(serve)
-        except BaseException:
-            self._serve = before
-            raise
+            if made is None:
+                self.authentication.reread_keys()
+                self.leases.look_at_all()
+            else:
+                await self._replace_authentication(made, serve)
+        finally:
+            await accounting.end(replaced)
+
+    async def _replace_authentication(self, made: Authentication, serve: ServeConfig) -> None:
         replaced, self.authentication = self.authentication, made
         self._operators = serve.auth.operators
         self._newer, self._older = {}, {}
@@ -205,3 +219,13 @@ class Security:
     def _authenticating(self, serve: ServeConfig) -> Authentication:
         auth = ClientAuthConfig() if self._is_local else serve.auth
         return Authentication(auth, is_tls=serve.cert_file is not None)
+
+
+def _audit_log(serve: ServeConfig) -> AuditLog | None:
+    return None if serve.audit.path is None else AuditLog(serve.audit)
+
+
+def _most_of_one(authentication: Authentication) -> tuple[int, int]:
+    """Return the most requests under way, and the most streams, of one principal: 0 if all clients are one."""
+    most = 0 if authentication.is_open else for_clients() // _SHARE_OF_ONE
+    return most, most

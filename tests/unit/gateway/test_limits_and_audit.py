@@ -130,3 +130,16 @@ def test_replies_say_how_requests_ended() -> None:
     assert outcome_of(b'{"id":1,"result":{"isError":true}}').outcome == "tool_error"
     failed = outcome_of(b'{"id":1,"error":{"code":-32003,"data":{"source":"gateway","delivery":"unknown"}}}')
     assert (failed.outcome, failed.code, failed.delivery) == ("error", -32003, "unknown")
+
+
+def test_another_token_of_a_principal_begins_no_limit_anew() -> None:
+    now = [0]
+    limits = Limits([ClientLimitConfig(claims={"groups": "support"}, rate=1.0)], clock=lambda: now[0])
+    other = Principal("anne")
+    anne = limits.of(ANNE)
+    anne.begin(anne.scope("fleet").counters)
+    assert not limits.of(other).counters
+    again = limits.of(ANNE)
+    assert again is anne
+    with pytest.raises(LimitReachedError):
+        again.begin(again.scope("fleet").counters)
