@@ -95,9 +95,11 @@ def test_it_serves_reads_its_file_again_and_ends_in_order(tmp_path: Path) -> Non
         assert "servers.one.url" in said
 
         # A good one is applied, views included. What needs a new start is told.
-        write(path, servers={"one": stdio_server_config(), "two": ASLEEP}, serve={**serve, "keepalive_s": 7.0})
+        changed = {**serve, "keepalive_s": 7.0, "limits": [{"rate": 100.0}], "audit": {"path": str(tmp_path / "audit")}}
+        write(path, servers={"one": stdio_server_config(), "two": ASLEEP}, serve=changed)
         process.send_signal(signal.SIGHUP)
-        assert "a new start is needed for what has changed in serve: keepalive_s" in process.stderr.readline()
+        assert "a new start is needed for what has changed in serve: keepalive_s\n" in process.stderr.readline()
+        assert (tmp_path / "audit").exists()
         with pytest.raises(urllib.error.HTTPError) as refused:
             posted(places["views"]["few"], "tools/list", {})
         with refused.value as response:
