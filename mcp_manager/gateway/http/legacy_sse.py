@@ -116,12 +116,16 @@ class _Session:
                 return
         connection = self._connection
         take = partial(connection.take_batch, batch) if is_batch else partial(connection.take, batch[0])
-        background_task(
+        task: asyncio.Task[None] = background_task(
             self._guarded(channel, partial(take, channel)),
             "take a message of a client",
             among=self._running,
             context=context,
         )
+        if channel.usage is not None:
+            # Also if it is cancelled before it has begun.
+            ended = channel.usage.end
+            task.add_done_callback(lambda _: ended(None))
 
     async def aclose(self) -> None:
         """End the session, with the requests that are under way."""
@@ -145,9 +149,6 @@ class _Session:
             _log.exception("a message of a client was not taken", extra={"event": "message_failed"})
             if channel.id_raw is not None:
                 channel.finish(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
-        finally:
-            if channel.usage is not None:
-                channel.usage.end(None)
 
 
 class LegacySse:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.security import audit_lines
 from mcp_manager.gateway.security.audit import AuditLog
@@ -182,8 +182,11 @@ class Usage:
             self._is_counted = True
 
     def routed(self, route: Route) -> LimitReachedError | None:
-        """Take note of where it goes; return the limit of the tool that is reached, if one is."""
-        if self.route is None and not self._has_ended:
+        """Take note of where it goes; return the limit of the tool that is reached, if one is.
+
+        What the gateway asks servers in order to answer, such as for a list of tools, is no route of it.
+        """
+        if self.route is None and not self._has_ended and _is_of(route.request, self._method):
             self.route = route
             if self._sender.scope.has_tools and self._is_counted and self._method == CALL_TOOL:
                 self._count_tool(route)
@@ -326,6 +329,16 @@ class Denial:
                 delivery="not_sent",
             )
         )
+
+
+def _is_of(request: Message | bytes, method: str) -> bool:
+    if isinstance(request, Message):
+        return request.method == method
+    try:
+        # The method may be written with escapes.
+        return method.encode() in request or scan(request).method == method
+    except FrameError:
+        return False
 
 
 def _peer_of(party: Party) -> object:

@@ -6,18 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from support.principals import Keys, http_for
+from support.questioning import StatelessClient
 from support.session_clients import MovedServer, SessionClient
 
 from mcp_manager import ConfigError
 from mcp_manager.gateway import Gateway
 
 HOLD = {"name": "hold"}
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+OLDEST = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "old", "version": "1"}}
 
 
 class Place:
@@ -39,7 +43,8 @@ class Place:
         """The requests under way and the open streams of ann, as each of her limits counts them."""
         account = self.accounting.limits._newer["ann"]
         for counter in account.counters:
-            assert counter.config.tools or (counter.running, counter.streams) == (account.running, account.streams)
+            assert counter.streams == (0 if counter.config.tools else account.streams)
+            assert counter.running == account.running
         return account.running, account.streams
 
     async def lines(self, path: Path | None = None) -> list[dict[str, Any]]:
@@ -100,3 +105,85 @@ async def test_limits_and_audit_change_while_the_gateway_serves(place: Place, tm
     assert b'mcp_gateway_audit_lines_total{outcome="written"} 5.0' in page
     await place.replace()
     assert place.accounting.audit is None
+
+
+async def test_what_ends_gives_back_what_it_used(place: Place) -> None:
+    """Whatever ends a request or a stream: nothing of it is counted any more."""
+    await place.replace(limits=[{"max_concurrent": 9, "max_streams": 9}, {"tools": ["moved__*"], "max_concurrent": 9}])
+    url = f"{place.gateway.url}/servers/moved"
+
+    async def until(running: int, streams: int) -> None:
+        async with asyncio.timeout(10):
+            while place.used != (running, streams):
+                await asyncio.sleep(0)
+
+    ann = await place.session()
+    # A refusal, and a call whose client has gone, which goes on, and is answered.
+    assert "error" in await ann.request("resources/subscribe", {})
+    assert place.used == (0, 0)
+    calling = asyncio.create_task(ann.post("tools/call", HOLD))
+    held = await place.moved.call("hold")
+    assert place.used == (1, 0)
+    calling.cancel()
+    await asyncio.wait({calling})
+    held.reply()
+    await until(0, 0)
+    # A call that its client cancels.
+    calling = asyncio.create_task(ann.post("tools/call", HOLD, 7))
+    await place.moved.call("hold")
+    await ann.notify("notifications/cancelled", {"requestId": 7})
+    await calling
+    await until(0, 0)
+    # A standing stream, a second one that is refused, and a session that is not there.
+    standing = await ann.listen()
+    assert place.used == (0, 1) and (await ann.get()).status == 409
+    assert place.used == (0, 1)
+    standing.close()
+    await until(0, 0)
+    lost = SessionClient(place.ann, ann.url)
+    lost.session_id = "none"
+    assert ((await lost.get()).status, (await lost.post("tools/call", HOLD)).status) == (404, 404)
+    assert place.used == (0, 0)
+    # Two calls of a batch, whose client goes.
+    old = await SessionClient(place.ann, ann.url, "2025-03-26").begin()
+    batch = [{"jsonrpc": "2.0", "id": each, "method": "tools/call", "params": HOLD} for each in (1, 2)]
+    calling = asyncio.create_task(old.send(batch))
+    calls = [await place.moved.call("hold") for _ in batch]
+    assert place.used == (2, 0)
+    calling.cancel()
+    for call in calls:
+        call.reply()
+    await until(0, 0)
+    # 2026-07-28: a call whose client goes is cancelled, and a stream ends with its client.
+    modern = StatelessClient(place.ann, f"{url}/mcp")
+    calling = asyncio.create_task(modern.send("tools/call", HOLD))
+    await place.moved.call("hold")
+    assert place.used == (1, 0)
+    calling.cancel()
+    await until(0, 0)
+    refused = await modern.send("subscriptions/listen", {"notifications": 5})
+    assert refused.error["code"] == -32602 and place.used == (0, 0)
+    async with modern.post("subscriptions/listen", {"notifications": {"toolsListChanged": True}}) as response:
+        await response.content.readline()
+        assert place.used == (0, 1)
+    await until(0, 0)
+    # HTTP+SSE: a call that waits, and one that has not begun, when the stream ends.
+    async with place.ann.get(f"{url}/sse") as stream:
+        await stream.content.readline()
+        path = (await stream.content.readline()).decode().removeprefix("data: ").strip()
+        await place.ann.post(place.gateway.url + path, json={**PING, "method": "initialize", "params": OLDEST})
+        await place.ann.post(place.gateway.url + path, json={**PING, "method": "tools/call", "params": HOLD})
+        await place.moved.call("hold")
+        assert place.used == (1, 1)
+        assert place.gateway._legacy_sse is not None
+        [session] = place.gateway._legacy_sse._sessions.values()
+        session.take(json.dumps({**PING, "method": "tools/call", "params": HOLD}).encode(), copy_context())
+        await session.aclose()
+        assert place.used == (0, 1)
+    await until(0, 0)
+    # The end of the gateway.
+    calling = asyncio.create_task(ann.request("tools/call", HOLD))
+    await place.moved.call("hold")
+    await place.gateway.stop()
+    assert "error" in await calling
+    assert place.used == (0, 0)
