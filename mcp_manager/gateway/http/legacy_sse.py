@@ -205,6 +205,7 @@ class LegacySse:
         incoming = WebRequest(request, b"")
         principal = await security.identify(incoming)
         if isinstance(principal, Denial):
+            security.accounting.deny(incoming, "authentication" if principal.status == 401 else "scope")
             fields.extend(parsed(principal.fields))
             return _refused(principal.status, principal.body, fields)
         if self._passing is not None and not self._passing.agrees(incoming, principal.name):
@@ -213,6 +214,8 @@ class LegacySse:
             return await self._post(request, principal, fields)
         endpoint = self._reception.endpoints.find(endpoint_path, principal.grant)
         if endpoint is None:
+            if principal.grant is not None and self._reception.endpoints.find(endpoint_path) is not None:
+                security.accounting.deny(incoming, "rule", principal.name)
             return _refused(404, refusals.NOT_FOUND, fields)
         return await self._stream(request, endpoint, principal, fields)
 

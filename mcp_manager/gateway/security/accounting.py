@@ -18,7 +18,7 @@ from mcp_manager.gateway.security.audit import AuditLog
 from mcp_manager.gateway.security.audit_lines import AuditLine, Named, Outcome
 from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedError, Limits, Scope, take
 from mcp_manager.gateway.security.principal import Principal
-from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING
+from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING, SUBSCRIBE, UNSUBSCRIBE
 
 __all__ = ["CURRENT", "HANDSHAKE", "REASONS", "STATELESS", "Accounting", "Sender", "Usage"]
 
@@ -30,7 +30,7 @@ _FREE: Final = frozenset({INITIALIZE, DISCOVER, PING})
 HANDSHAKE: Final = "handshake"
 STATELESS: Final = "stateless"
 _TRACEPARENT: Final = b"traceparent"
-_NAMING: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
+_NAMING: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read", SUBSCRIBE, UNSUBSCRIBE, "subscriptions/listen"})
 # A longer message is read at once, so that none waits in the queue.
 _LONGEST_KEPT: Final = 2_048
 
@@ -435,7 +435,7 @@ class Accounting:
         """
         self.count_refused(reason)
         if self.audit is not None:
-            self.audit.write(Denial(party, reason, principal, self.client_of(party)))
+            self.audit.write_denial(Denial(party, reason, principal, self.client_of(party)))
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""

@@ -20,6 +20,7 @@ _GATHERED_S: Final = 0.05
 # The thread lets go of the interpreter after so many.
 _AT_ONCE: Final = 32
 _END_S: Final = 5.0
+_SHARE_OF_DENIALS: Final = 4
 
 
 class Entry(Protocol):
@@ -88,9 +89,19 @@ class AuditLog:
 
     def write(self, entry: Entry) -> None:
         """Write a line, soon; it is dropped if too many wait."""
+        self._append(entry, self._most)
+
+    def write_denial(self, entry: Entry) -> None:
+        """Write the line of a request that was refused before anybody knew who sent it.
+
+        It is dropped as soon as a quarter of the queue is taken: a flood of such requests leaves room for the others.
+        """
+        self._append(entry, max(self._most // _SHARE_OF_DENIALS, 1))
+
+    def _append(self, entry: Entry, most: int) -> None:
         queue = self._queue
-        if len(queue) >= self._most:
-            self._overflow()
+        if len(queue) >= most:
+            self._overflow(most)
             return
         queue.append(entry)
         if self._is_asleep:
@@ -120,13 +131,13 @@ class AuditLog:
             self._overflowed += len(self._queue)
             self._queue.clear()
 
-    def _overflow(self) -> None:
+    def _overflow(self, most: int) -> None:
         self._overflowed += 1
         if not self._is_full:
             self._is_full = True
             _log.error(
                 "audit lines are dropped, because %d of them wait: the disk is too slow, or serve.audit.max_queue too low",
-                self._most,
+                most,
                 extra={"event": "audit_dropped"},
             )
 

@@ -187,3 +187,24 @@ async def test_what_ends_gives_back_what_it_used(place: Place) -> None:
     await place.gateway.stop()
     assert "error" in await calling
     assert place.used == (0, 0)
+
+
+async def test_what_is_refused_or_subscribed_has_a_line(place: Place) -> None:
+    rules = [{"principals": ["ann"], "servers": ["nothing*"]}]
+    await place.replace(audit={"path": str(place.path)})
+    ann = await place.session()
+    assert "result" in await ann.request("resources/subscribe", {"uri": "file:///x"})
+    async with aiohttp.ClientSession() as nobody, nobody.get(f"{place.gateway.url}/sse") as refused:
+        assert refused.status == 401
+    await place.replace(audit={"path": str(place.path)}, allow=rules)
+    async with place.ann.get(f"{place.gateway.url}/servers/moved/sse") as hidden:
+        assert hidden.status == 404
+    told = [
+        (line["method"], line.get("name"), line["outcome"], line.get("reason"), line.get("principal"))
+        for line in await place.lines()
+    ]
+    assert told == [
+        ("resources/subscribe", "file:///x", "ok", None, "ann"),
+        ("GET", None, "refused", "authentication", None),
+        ("GET", None, "refused", "rule", "ann"),
+    ]

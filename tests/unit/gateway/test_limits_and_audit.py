@@ -143,3 +143,15 @@ def test_another_token_of_a_principal_begins_no_limit_anew() -> None:
     assert again is anne
     with pytest.raises(LimitReachedError):
         again.begin(again.scope("fleet").counters)
+
+
+async def test_a_flood_of_refused_requests_leaves_room_for_calls(tmp_path: Path) -> None:
+    log = AuditLog(AuditConfig(path=str(tmp_path / "audit.log"), max_queue=8))
+    for number in range(20):
+        log.write_denial(Line(number))
+    for number in range(100, 106):
+        log.write(Line(number))
+    assert log.dropped == 18
+    log.start()
+    await log.aclose()
+    assert numbers(tmp_path / "audit.log") == [0, 1, *range(100, 106)]
