@@ -33,6 +33,7 @@ from mcp_manager.config.parse import check_object, check_server_id, convert, nea
 from mcp_manager.config.resume import ResumeConfig
 from mcp_manager.config.rule_checks import (
     check_given_rule,
+    check_limit,
     check_rule,
     pin_problems,
     rule_problems,
@@ -117,6 +118,7 @@ def _problems_together(config: ServeConfig) -> Iterator[FieldProblem]:
     yield from client_auth_problems(config.auth, "serve.auth")
     yield from check_credentials_with_auth(config.credentials, config.auth.type, "serve.credentials")
     yield from rule_problems(config.allow, config.auth.type, "serve.allow")
+    yield from rule_problems(config.limits, config.auth.type, "serve.limits")
     yield from pin_problems(config.pins, "serve.pins")
 
 
@@ -174,7 +176,7 @@ def warn_of_unknown_servers(
     named: dict[str, Collection[str]] = {}
     if serve is not None:
         named = {"serve.stateful": serve.stateful, "serve.credentials": serve.credentials}
-        warn_of_unknown_names(serve.allow, server_ids, views)
+        warn_of_unknown_names(serve.allow, serve.limits, server_ids, views)
     named.update((f"{join('views', name)}.servers", view.servers) for name, view in views.items())
     for path, ids in named.items():
         for server_id in ids:
@@ -243,6 +245,8 @@ def _check_serve(config: ServeConfig, path: str) -> None:
     check_client_auth_values(config.auth, at(path, "auth"))
     for index, rule in enumerate(config.allow):
         check_rule(rule, at(path, f"allow[{index}]"))
+    for index, limit in enumerate(config.limits):
+        check_limit(limit, at(path, f"limits[{index}]"))
     for server_id, credentials in config.credentials.items():
         check_credentials(credentials, join(at(path, "credentials"), server_id))
     _check_discovery(config, path)
