@@ -23,28 +23,23 @@ from mcp_manager.events.records import (
 from mcp_manager.events.stream import EventStream
 from mcp_manager.gateway.callers import is_told, principal_of
 from mcp_manager.gateway.client import ANONYMOUS, Client
-from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.endpoints.base import Endpoint, LooksAgain
 from mcp_manager.gateway.endpoints.not_found import no_resource
+from mcp_manager.gateway.list_changes import LIST_CHANGES, Audience, ListChanges
 from mcp_manager.gateway.upstream_subscriptions import UpstreamSubscriptions
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import (
-    PROMPTS_CHANGED,
     RESOURCE_UPDATED,
-    RESOURCES_CHANGED,
     SUBSCRIBE,
-    TOOLS_CHANGED,
 )
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.session.handlers import Handler
 from mcp_manager.types import ServerState
 
-__all__ = ["LIST_CHANGES", "Deliver", "Listening", "News"]
+__all__ = ["Deliver", "Listening", "News"]
 
 _log = logging.getLogger(__name__)
-
-LIST_CHANGES: Final = (TOOLS_CHANGED, PROMPTS_CHANGED, RESOURCES_CHANGED)
-"""The notifications about whole lists."""
 
 _MOST_URIS: Final = 1_000
 # Listeners that are told of a changed list in one iteration of the event loop; calls do not wait for ten thousand.
@@ -163,16 +158,6 @@ class Listening:
         self._subscribed.clear()
 
 
-class _Due:
-    """The list changes that the listeners of an endpoint will be told of."""
-
-    __slots__ = ("methods", "timer")
-
-    def __init__(self, timer: asyncio.TimerHandle) -> None:
-        self.methods: set[str] = set()
-        self.timer = timer
-
-
 class News:
     """Tell listeners what changes at the endpoints that they see.
 
@@ -187,9 +172,8 @@ class News:
     """
 
     def __init__(self, delay_s: float = 0.1) -> None:
-        self._delay_s = delay_s
+        self._changes = ListChanges(delay_s, self._tell, self._look_at)
         self._listenings: dict[str, dict[Listening, None]] = {}
-        self._due: dict[tuple[str, str | None], _Due] = {}
         self._watchers: list[Callable[[str, str], None]] = []
         self._recovery_watchers: list[Callable[[str], None]] = []
         self._find: Callable[[Listening], Endpoint] | None = None
@@ -222,9 +206,7 @@ class News:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for due in self._due.values():
-            due.timer.cancel()
-        self._due.clear()
+        await self._changes.aclose()
         self._listenings.clear()
         await self.subscriptions.aclose()
 
@@ -313,7 +295,7 @@ class News:
 
     def endpoint_changed(self, endpoint: Endpoint, method: str) -> None:
         """Tell who listens to an endpoint that it shows something else from now on."""
-        self._plan(endpoint.key, None, method, is_merged=endpoint.is_merged)
+        self._changes.add((endpoint.key, None), method, is_merged=endpoint.is_merged, is_certain=True)
 
     def _spread(self, server_id: str, method: str, caller: Caller | None, *, only_merged: bool = False) -> None:
         for key, listenings in list(self._listenings.items()):
@@ -322,7 +304,7 @@ class News:
                 continue
             # Merged lists are the same for all clients, whoever made the server change them.
             party = None if caller is None or endpoint.is_merged else caller.principal
-            self._plan(key, party, method, is_merged=endpoint.is_merged)
+            self._changes.add((key, party), method, is_merged=endpoint.is_merged)
 
     async def place_of(self, server_id: str, client: Client) -> str:
         """Return what names the subscriptions of a client at a server: its own ones, or those of all clients.
@@ -380,31 +362,12 @@ class News:
             told = client_uri + uri[len(subscribed) :]
             _deliver(listening, RESOURCE_UPDATED, msgspec.json.encode({**_without_subscription(params), "uri": told}))
 
-    def _plan(self, key: str, party: str | None, method: str, *, is_merged: bool) -> None:
-        """Tell the listeners of an endpoint of a change, now or later."""
-        due = self._due.get((key, party))
-        if due is None:
-            due = self._due[key, party] = _Due(self._later(key, party))
-            if not is_merged:
-                self._tell(key, party, method)
-                return
-        due.methods.add(method)
+    def _look_at(self, key: str) -> LooksAgain | None:
+        listening = next(iter(self._listenings.get(key, ())), None)
+        return None if listening is None else listening.endpoint.lists_others
 
-    def _later(self, key: str, party: str | None) -> asyncio.TimerHandle:
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self._delay_s, self._tell_due, key, party, context=bare_context())
-
-    def _tell_due(self, key: str, party: str | None) -> None:
-        due = self._due.pop((key, party))
-        if not due.methods:
-            return
-        # Those that follow have to wait again.
-        self._due[key, party] = _Due(self._later(key, party))
-        for method in LIST_CHANGES:
-            if method in due.methods:
-                self._tell(key, party, method)
-
-    def _tell(self, key: str, party: str | None, method: str) -> None:
+    def _tell(self, audience: Audience, method: str) -> None:
+        key, party = audience
         told = [
             listening
             for listening in self._listenings.get(key, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -12,7 +12,10 @@ from mcp_manager.auth.caller import Caller
 from mcp_manager.gateway.client import Client
 from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["Description", "Endpoint", "PersonalServers", "Route"]
+__all__ = ["Description", "Endpoint", "LooksAgain", "PersonalServers", "Route"]
+
+LooksAgain = Callable[[], Awaitable[bool]]
+"""Returns whether an endpoint lists other tools than when this was called last."""
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -81,6 +84,10 @@ class Endpoint(Protocol):
     name: str
     key: str
     is_merged: bool
+
+    @property
+    def lists_others(self) -> LooksAgain | None:
+        """Tells whether other tools are listed than before; ``None`` if all that it shows are listed."""
 
     @property
     def may_lead_back(self) -> bool:

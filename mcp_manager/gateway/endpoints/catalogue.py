@@ -140,7 +140,7 @@ class Pages:
         self._sealer = sealer
         self._purpose = f"cursor/{purpose}/{catalogue.kind.method}".encode()
         self._size = size
-        self._digest = catalogue.digest
+        self.digest: bytes = catalogue.digest
         self._member = catalogue.kind.member.encode()
         self._meta = b"" if not missing else b',"_meta":%b' % msgspec.json.encode({MISSING_KEY: missing})
         self._names = list(catalogue.places)
@@ -165,7 +165,7 @@ class Pages:
         plain = self._sealer.open(self._purpose, cursor)
         if plain is not None:
             last = plain[_DIGEST_BYTES + _INDEX_BYTES :].decode()
-            if plain[:_DIGEST_BYTES] == self._digest:
+            if plain[:_DIGEST_BYTES] == self.digest:
                 return self._from(int.from_bytes(plain[_DIGEST_BYTES : _DIGEST_BYTES + _INDEX_BYTES]))
             if last:
                 return self._from(bisect_right(self._names, last))
@@ -190,7 +190,7 @@ class Pages:
     def _cursor(self, end: int) -> bytes:
         """Return the cursor for what begins with an entry."""
         last = self._names[end - 1].encode()
-        plain = self._digest + end.to_bytes(_INDEX_BYTES) + (last if len(last) <= _LONGEST_LAST else b"")
+        plain = self.digest + end.to_bytes(_INDEX_BYTES) + (last if len(last) <= _LONGEST_LAST else b"")
         return self._sealer.seal(self._purpose, plain).encode("ascii")
 
 

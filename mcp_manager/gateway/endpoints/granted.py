@@ -82,7 +82,6 @@ class GrantedSelection(Selection):
         super().__init__(selection.hot)
         self._selection = selection
         self._grant = grant
-        super().__init__(selection.hot)
         self.instructions: str | None = selection.instructions
         self.chooses_tools: bool = selection.chooses_tools
         self.is_prefixed: bool = selection.is_prefixed

@@ -14,9 +14,9 @@ from mcp_manager._core.splicing import with_range
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.asking import first_that_answers
-from mcp_manager.gateway.endpoints.base import Description, Route
+from mcp_manager.gateway.endpoints.base import Description, LooksAgain, Route
 from mcp_manager.gateway.endpoints.built_list import BuiltList
-from mcp_manager.gateway.endpoints.catalogue import Catalogue, Pages, Place, made_catalogue, names_of
+from mcp_manager.gateway.endpoints.catalogue import Pages, Place, made_catalogue, names_of
 from mcp_manager.gateway.endpoints.foreign_methods import ForeignMethods, resembles_known
 from mcp_manager.gateway.endpoints.introducing import merged_description
 from mcp_manager.gateway.endpoints.introductions import Introductions
@@ -26,7 +26,7 @@ from mcp_manager.gateway.endpoints.listings import Listing, Listings, Lists, inp
 from mcp_manager.gateway.endpoints.not_found import hint_for, no_resource, quoted
 from mcp_manager.gateway.endpoints.request_params import Reference, cursor_in, plain_text_in, text_in
 from mcp_manager.gateway.endpoints.resource_owners import SeenUris, best_owner
-from mcp_manager.gateway.endpoints.searching import Searching, listed_tools
+from mcp_manager.gateway.endpoints.searching import Searching
 from mcp_manager.gateway.endpoints.selection import ALIAS_SCHEME, Selection, alias_of, in_alias
 from mcp_manager.gateway.security.pins import DefinitionBlockedError
 from mcp_manager.gateway.sessions.sealing import Sealer
@@ -109,6 +109,7 @@ class MergedEndpoint:
         """Show something else from now on, to all who have this endpoint."""
         self._selection = selection
         self._built.clear()
+        self._searching.forget()
         self._few.clear()
         self._resources_due = 0.0
         self._description = None
@@ -172,19 +173,20 @@ class MergedEndpoint:
         """Return a page of a merged list, or what a search of tools finds; ``None`` for other requests."""
         kind = KINDS.get(message.method or "")
         if kind is not None:
-            return (await self._current(kind)).pages.page(cursor_in(message))
+            return (await self.listed(kind)).pages.page(cursor_in(message))
         if self._selection.hot is None or message.method != CALL_TOOL or self.known_route(message, client) is not None:
             return None
         return await self._searching.own_result(message, client, self)
 
-    async def _current(self, kind: Kind) -> BuiltList:
+    async def listed(self, kind: Kind) -> BuiltList:
+        """Return a merged list as it is now."""
         built = self._built.get(kind)
         return built if built is not None and self._is_current(built) else await self._refreshed(kind)
 
-    async def tools(self) -> tuple[Catalogue, list[str]]:
-        """Return all its tools, and the servers whose tools are not known."""
-        built = await self._current(TOOLS)
-        return built.catalogue, list(built.lists.missing)
+    @property
+    def lists_others(self) -> LooksAgain | None:
+        """Tell whether other tools are listed than when that was asked last; ``None`` if all are listed."""
+        return None if self._selection.hot is None else partial(self._searching.lists_others, self)
 
     def _is_current(self, built: BuiltList) -> bool:
         return self._is_new(built) and built.servers == self._listings.servers()
@@ -222,9 +224,8 @@ class MergedEndpoint:
             # The same content: cursors and pages stay as they are, and nothing is kept twice.
             same = msgspec.structs.replace(catalogue, rendered=before.catalogue.rendered)
             return BuiltList(same, before.pages, lists)
-        shown = listed_tools(catalogue, self._selection) if kind is TOOLS else catalogue
-        pages = Pages(shown, lists.missing, self._sealer, self.name, self._page_size)
-        return BuiltList(catalogue, pages, lists)
+        shown = self._searching.listed(catalogue, self._selection) if kind is TOOLS else catalogue
+        return BuiltList(catalogue, Pages(shown, lists.missing, self._sealer, self.name, self._page_size), lists)
 
     def _prefer(self, server_id: str) -> tuple[int, str]:
         return -self._listings.priority(server_id), server_id

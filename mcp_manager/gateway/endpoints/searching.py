@@ -11,10 +11,12 @@ import msgspec
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.built_list import BuiltList
 from mcp_manager.gateway.endpoints.catalogue import Catalogue, Place
 from mcp_manager.gateway.endpoints.introducing import server_line
-from mcp_manager.gateway.endpoints.kinds import TOOLS
+from mcp_manager.gateway.endpoints.kinds import TOOLS, Kind
 from mcp_manager.gateway.endpoints.listings import Entry
+from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
 from mcp_manager.gateway.endpoints.not_found import quoted
 from mcp_manager.gateway.endpoints.request_params import text_in
 from mcp_manager.gateway.endpoints.selection import Selection
@@ -33,7 +35,7 @@ from mcp_manager.gateway.tool_search.wrapped_calls import unwrapped
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["Searched", "Searching", "listed_tools"]
+__all__ = ["Searched", "Searching"]
 
 _OWN: Final = {"source": "gateway"}
 _DIGEST_BYTES: Final = 16
@@ -63,30 +65,11 @@ _search_decoder = msgspec.json.Decoder(_SearchArguments)
 _describe_decoder = msgspec.json.Decoder(_DescribeArguments)
 
 
-def listed_tools(catalogue: Catalogue, selection: Selection) -> Catalogue:
-    """Return what is listed of a catalogue of tools: the tools that find others, and those that are always listed."""
-    hot = selection.hot
-    if hot is None:
-        return catalogue
-    entries: dict[str, tuple[Place, bytes]] = {
-        name: (Place("", name, b"", Entry(name, raw, 0, 0)), raw) for name, raw in META_TOOLS.items()
-    }
-    for (name, place), raw in zip(catalogue.places.items(), catalogue.rendered, strict=True):
-        if hot and hot.match(place.server_id, place.own):
-            entries[name] = place, raw
-    entries = dict(sorted(entries.items()))
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for _, raw in entries.values():
-        digest.update(b"%d:%b" % (len(raw), raw))
-    places = {name: place for name, (place, _) in entries.items()}
-    return Catalogue(TOOLS, places, {}, [raw for _, raw in entries.values()], digest.digest())
-
-
 class Searched(Protocol):
     """An endpoint whose tools are found by a search."""
 
-    async def tools(self) -> tuple[Catalogue, list[str]]:
-        """Return its tools, and the servers whose tools are not known."""
+    async def listed(self, kind: Kind) -> BuiltList:
+        """Return a merged list as it is now."""
 
     async def introductions(self, server_ids: list[str], wait_s: float) -> dict[str, ServerIdentity | None]:
         """Return what servers say about themselves, as far as it is shown."""
@@ -106,6 +89,26 @@ class Searching:
 
     def __init__(self, indexes: ToolIndexes) -> None:
         self._indexes = indexes
+        # Identifies what was listed first, or when lists_others was called last.
+        self._listed: bytes | None = None
+
+    def listed(self, catalogue: Catalogue, selection: Selection) -> Catalogue:
+        """Return what is listed of a catalogue of tools: those that find others, and those that always are."""
+        hot = selection.hot
+        listed = catalogue if hot is None else _few_of(catalogue, hot)
+        if self._listed is None:
+            self._listed = listed.digest
+        return listed
+
+    def forget(self) -> None:
+        """Forget what was listed: the endpoint shows something else from now on."""
+        self._listed = None
+
+    async def lists_others(self, endpoint: Searched) -> bool:
+        """Return whether other tools are listed than when this was called last, or at first than were listed first."""
+        digest = (await endpoint.listed(TOOLS)).pages.digest
+        before, self._listed = self._listed, digest
+        return digest != before
 
     async def own_result(self, message: Message, client: Client, endpoint: Searched) -> bytes | None:
         """Return the result of a ``tools/call`` that needs no server; ``None`` for all others.
@@ -162,7 +165,8 @@ class Searching:
         limit = _limit_decoder.decode(arguments.limit)
         limit = DEFAULT_LIMIT if limit is None else min(max(limit, 1), MOST_FOUND)
         query = (arguments.query or "").strip()
-        catalogue, missing = await endpoint.tools()
+        built = await endpoint.listed(TOOLS)
+        catalogue, missing = built.catalogue, list(built.lists.missing)
         if not query:
             return await self._servers(catalogue, missing, endpoint)
         found = await self._found(catalogue, query, limit)
@@ -180,7 +184,7 @@ class Searching:
     async def _describe(self, arguments: _DescribeArguments, endpoint: Searched) -> bytes:
         names = [arguments.names] if isinstance(arguments.names, str) else arguments.names
         names = list(dict.fromkeys(names))
-        catalogue, _ = await endpoint.tools()
+        catalogue = (await endpoint.listed(TOOLS)).catalogue
         definitions = dict(zip(catalogue.places, catalogue.rendered, strict=True)) | META_TOOLS
         chosen = names[:MOST_DESCRIBED]
         unknown = {
@@ -197,7 +201,7 @@ class Searching:
             return refusal.message
         hint = refusal.data.get("hint") if isinstance(refusal.data, dict) else None
         if not hint:
-            catalogue, _ = await endpoint.tools()
+            catalogue = (await endpoint.listed(TOOLS)).catalogue
             near = " or ".join(each.name for each in await self._near(catalogue, name))
             hint = f"did you mean {near}?" if near else f"find tools with {SEARCH}"
         return f"{refusal.message}; {hint}"
@@ -213,3 +217,18 @@ class Searching:
 def _indexed(catalogue: Catalogue) -> list[IndexedTool]:
     entries = zip(catalogue.places.items(), catalogue.rendered, strict=True)
     return [IndexedTool(name, place.server_id, raw) for (name, place), raw in entries]
+
+
+def _few_of(catalogue: Catalogue, hot: NamePatterns) -> Catalogue:
+    entries: dict[str, tuple[Place, bytes]] = {
+        name: (Place("", name, b"", Entry(name, raw, 0, 0)), raw) for name, raw in META_TOOLS.items()
+    }
+    for (name, place), raw in zip(catalogue.places.items(), catalogue.rendered, strict=True):
+        if hot and hot.match(place.server_id, place.own):
+            entries[name] = place, raw
+    entries = dict(sorted(entries.items()))
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for _, raw in entries.values():
+        digest.update(b"%d:%b" % (len(raw), raw))
+    places = {name: place for name, (place, _) in entries.items()}
+    return Catalogue(TOOLS, places, {}, [raw for _, raw in entries.values()], digest.digest())

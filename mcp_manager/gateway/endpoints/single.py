@@ -68,6 +68,7 @@ class SingleServer:
         self.name: str = f"server/{server_id}"
         self.key: str = self.name
         self.is_merged: bool = False
+        self.lists_others: None = None
 
     def servers(self) -> list[str]:
         """Return the id of the server."""

@@ -18,7 +18,8 @@ from mcp_manager.gateway.endpoints.merged import MergedEndpoint
 from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
 from mcp_manager.gateway.endpoints.selection import NoSelection, Selection, ViewSelection
 from mcp_manager.gateway.endpoints.single import SingleServer
-from mcp_manager.gateway.news import LIST_CHANGES, News
+from mcp_manager.gateway.list_changes import LIST_CHANGES
+from mcp_manager.gateway.news import News
 from mcp_manager.gateway.security.grants import EVERYTHING, FLEET, SERVER_PREFIX, VIEW_PREFIX, Grant
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.sessions.sealing import Sealer

@@ -11,7 +11,8 @@ from mcp_manager.gateway import messages
 from mcp_manager.gateway.channels import EventStream
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.base import Endpoint
-from mcp_manager.gateway.news import LIST_CHANGES, Listening, News
+from mcp_manager.gateway.list_changes import LIST_CHANGES
+from mcp_manager.gateway.news import Listening, News
 from mcp_manager.gateway.sessions.event_log import EventLog, EventLogs
 from mcp_manager.gateway.sessions.log_levels import LogLevels
 from mcp_manager.gateway.sessions.questions import Questions

@@ -22,7 +22,8 @@ from mcp_manager.gateway.endpoints.catalogue import MISSING_KEY
 from mcp_manager.gateway.endpoints.kinds import TOOLS
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
 from mcp_manager.gateway.endpoints.table import EndpointTable
-from mcp_manager.gateway.news import LIST_CHANGES, News
+from mcp_manager.gateway.list_changes import LIST_CHANGES
+from mcp_manager.gateway.news import News
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.testing import faults

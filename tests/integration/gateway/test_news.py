@@ -15,7 +15,8 @@ from mcp_manager.auth.caller import Caller
 from mcp_manager.gateway.callers import principal_of
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.single import SingleServer
-from mcp_manager.gateway.news import LIST_CHANGES, News
+from mcp_manager.gateway.list_changes import LIST_CHANGES
+from mcp_manager.gateway.news import News
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.testing import faults
 

@@ -16,8 +16,13 @@ from support.era_server import EraServer
 from support.questioning import QuestioningServer, Reply, StatelessClient
 from support.session_clients import HeldCall, MovedServer, SessionClient, events_of
 
+from mcp_manager.config.serve import ViewConfig
 from mcp_manager.gateway import Gateway
+from mcp_manager.gateway.endpoints.kinds import TOOLS
+from mcp_manager.gateway.list_changes import LIST_CHANGES
 from mcp_manager.gateway.tool_search.meta_tools import META_TOOLS
+from mcp_manager.protocol.methods import PROMPTS_CHANGED, TOOLS_CHANGED
+from mcp_manager.testing import faults
 
 SERVE = {"listen": "127.0.0.1:0", "keepalive_s": 30.0, "list_changed_delay_s": 0.01}
 META_NAMES = sorted(META_TOOLS)
@@ -263,3 +268,56 @@ async def test_servers_ask_during_a_call(world: World) -> None:
         assert done.result.get("structuredContent") == seen
     refused: Reply = await world.stateless().send("tools/call", wrapped("old__ask"))
     assert refused.error["code"] == -32021
+
+
+async def test_listeners_are_told_of_changes_of_what_is_listed(world: World) -> None:
+    ana, ben = await world.handshake(), await world.handshake("/mcp")
+    assert "wiki__edit_page" in await tools_of(ana)
+    of_view, of_fleet = await ana.listen(), await ben.listen()
+
+    async def change(*tools: dict[str, Any]) -> None:
+        world.wiki.lists["tools"] = [*WIKI, *tools]
+        world.gateway._news.changed("wiki", TOOLS_CHANGED)
+        assert (await of_fleet.message())["method"] == TOOLS_CHANGED
+
+    async def found_books() -> list[str]:
+        found = await called(ana, "search_tools", {"query": "book"})
+        return [each["name"] for each in found["structuredContent"]["tools"]]
+
+    world.wiki.lists["tools"] = [*WIKI, tool("edit_book")]
+    world.wiki.script("ping", faults.SseEvents(before=[{"jsonrpc": "2.0", "method": TOOLS_CHANGED}]))
+    await world.gateway.manager.ping("wiki")
+    assert (await of_view.message())["method"] == (await of_fleet.message())["method"] == TOOLS_CHANGED
+    assert "wiki__edit_book" in await tools_of(ana)
+    assert await found_books() == ["wiki__edit_book"]
+    # What only a search finds is found at once, and nobody who lists is told.
+    await change(tool("edit_book"), tool("create_book"))
+    assert sorted(await found_books()) == ["wiki__create_book", "wiki__edit_book"]
+    world.gateway._news.changed("wiki", PROMPTS_CHANGED)
+    assert (await of_view.message())["method"] == PROMPTS_CHANGED
+    assert (await of_fleet.message())["method"] == PROMPTS_CHANGED
+    await change(tool("edit_book", description="Two."))
+    assert (await of_view.message())["method"] == TOOLS_CHANGED
+    assert (await tools_of(ana))["wiki__edit_book"]["description"] == "Two."
+    ana.close()
+    ben.close()
+
+
+async def test_listeners_are_told_that_a_view_shows_something_else(world: World) -> None:
+    ana = await world.handshake()
+    await tools_of(ana)
+    stream = await ana.listen()
+    endpoint = world.gateway._endpoints.views["all"]
+    searching = {"discovery": "search", "servers": ["crm"]}
+    for config, shown in (
+        ({"servers": ["crm"]}, "crm__find_customer"),
+        (searching, "call_tool"),
+        (searching | {"hot": ["*"]}, "crm__find_customer"),
+    ):
+        views = world.gateway._endpoints._view_configs | {"all": ViewConfig(**config)}
+        world.gateway._endpoints.replace_views(views)
+        # Somebody lists before anybody is told.
+        await endpoint.listed(TOOLS)
+        assert {(await stream.message())["method"] for _ in LIST_CHANGES} == set(LIST_CHANGES)
+        assert shown in await tools_of(ana)
+    ana.close()

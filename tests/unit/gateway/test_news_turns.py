@@ -13,7 +13,7 @@ TOOLS, PROMPTS = "notifications/tools/list_changed", "notifications/prompts/list
 
 async def test_many_listeners_are_told_in_turns_and_each_in_order() -> None:
     news = News(60.0)
-    endpoint: Any = SimpleNamespace(key="fleet", is_merged=True, shows=lambda server_id: True)
+    endpoint: Any = SimpleNamespace(key="fleet", is_merged=True, lists_others=None, shows=lambda server_id: True)
     told: list[tuple[int, str]] = []
 
     def listen(number: int) -> Listening:
@@ -26,7 +26,7 @@ async def test_many_listeners_are_told_in_turns_and_each_in_order() -> None:
     news.changed("a", TOOLS)
     news.changed("a", PROMPTS)
     assert told == []
-    news._tell_due("fleet", None)
+    news._changes.tell_due(("fleet", None))
     assert 0 < len(told) < 100
     listenings[-1].close()
     counts = [len(told)]
