@@ -249,7 +249,7 @@ class Listings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kept.clear()
-        self.indexes.clear()
+        await self.indexes.aclose()
 
     def _forget(self, server_id: str) -> None:
         for kind in KINDS.values():

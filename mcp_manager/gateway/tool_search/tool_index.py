@@ -10,21 +10,19 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.gateway.tool_search.definitions import definition_in
-from mcp_manager.gateway.tool_search.words import indexed, terms_of
+from mcp_manager.gateway.tool_search.words import TOKENIZER, indexed, terms_of
 
 __all__ = ["IndexedTool", "ToolIndex"]
 
 # The columns, and what a word in each of them counts.
 _WEIGHTS: Final = {"name": 8.0, "server": 3.0, "title": 6.0, "description": 3.0, "parameters": 1.5, "details": 0.5}
-_MOST_KNOWN: Final = 10_000
+_MOST_KNOWN: Final = 2_000
 _SHORTEST_PREFIX: Final = 3
 # So few are ranked by words that most of them have, too.
 _FEW: Final = 100
 
 _COLUMNS: Final = ", ".join(_WEIGHTS)
-_CREATE: Final = (
-    f"CREATE VIRTUAL TABLE tools USING fts5({_COLUMNS}, content='', tokenize='porter unicode61 remove_diacritics 2')"
-)
+_CREATE: Final = f"""CREATE VIRTUAL TABLE tools USING fts5({_COLUMNS}, content='', tokenize="{TOKENIZER}")"""
 _INSERT: Final = f"INSERT INTO tools(rowid, {_COLUMNS}) VALUES ({', '.join('?' * (len(_WEIGHTS) + 1))})"
 _SEARCH: Final = (
     f"SELECT rowid, bm25(tools, {', '.join(map(str, _WEIGHTS.values()))}) AS score"

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from mcp_manager.gateway.tool_search.tool_index import IndexedTool, ToolIndex
+from mcp_manager.runtime.background import background_task, bare_context
 
 __all__ = ["ToolIndexes"]
 
-# Indexes of more tools are made in a thread, and searched there.
+# Indexes of more tools are searched in a thread.
 _FEW: Final = 300
-# Some 700 bytes a tool: as much as is kept, but for the index used last.
-_MOST_TOOLS: Final = 100_000
+# Some 700 bytes a tool, and as much as for 100 tools for an index by itself: 70 MB.
+_MOST_KEPT: Final = 100_000
+_ITSELF: Final = 100
 
 
 class ToolIndexes:
     """Make the index of a catalogue with the first search, once for all who search, and keep it.
 
-    Those used last are kept, with 100,000 tools together.
+    Those used last are kept, in some 70 MB together.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, ToolIndex] = OrderedDict()
-        self._making = asyncio.Lock()
-        self._making_in_thread = threading.Lock()
+        self._making: dict[bytes, asyncio.Task[ToolIndex]] = {}
+        # One thread at a time makes an index.
+        self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -48,28 +50,37 @@ class ToolIndexes:
         """
         index = self._kept.get(digest)
         if index is None:
-            async with self._making:
-                index = await asyncio.to_thread(self._made, digest, tools)
+            # Whoever goes leaves it to the others.
+            index = await asyncio.shield(self._made(digest, tools))
         if digest in self._kept:
             self._kept.move_to_end(digest)
         if len(index) <= _FEW:
             return index.search(query, limit)
         return await asyncio.to_thread(index.search, query, limit)
 
-    def clear(self) -> None:
-        """Keep nothing any longer."""
+    async def aclose(self) -> None:
+        """Make no index any longer, and keep none. Idempotent."""
+        making = list(self._making.values())
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
         self._kept.clear()
 
-    def _made(self, digest: bytes, tools: Callable[[], Sequence[IndexedTool]]) -> ToolIndex:
-        # A client that goes leaves its thread behind, and what that makes.
-        with self._making_in_thread:
-            index = self._kept.get(digest)
-            if index is None:
-                index = ToolIndex(tools())
-                left = _MOST_TOOLS - len(index)
-                for each in reversed(list(self._kept)):
-                    left -= len(self._kept[each])
-                    if left < 0:
-                        del self._kept[each]
-                self._kept[digest] = index
-            return index
+    def _made(self, digest: bytes, tools: Callable[[], Sequence[IndexedTool]]) -> asyncio.Task[ToolIndex]:
+        task = self._making.get(digest)
+        if task is None:
+            task = background_task(self._make(digest, tools), "make an index of tools", context=bare_context())
+            self._making[digest] = task
+            task.add_done_callback(lambda _: self._making.pop(digest))
+        return task
+
+    async def _make(self, digest: bytes, tools: Callable[[], Sequence[IndexedTool]]) -> ToolIndex:
+        async with self._turn:
+            index = await asyncio.to_thread(lambda: ToolIndex(tools()))
+        left = _MOST_KEPT - len(index) - _ITSELF
+        for each in reversed(list(self._kept)):
+            left -= len(self._kept[each]) + _ITSELF
+            if left < 0:
+                del self._kept[each]
+        self._kept[digest] = index
+        return index

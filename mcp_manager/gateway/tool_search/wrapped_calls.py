@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.jsonrpc import Message, scan
 from mcp_manager._core.splicing import UnclearMemberError, member_range, with_params
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.tool_search.meta_tools import CALL
@@ -15,6 +15,7 @@ from mcp_manager.protocol.error_codes import INVALID_PARAMS
 __all__ = ["unwrapped"]
 
 _NO_ARGUMENTS: Final = b"{}"
+_FRAME: Final = b'{"jsonrpc":"2.0","method":"-","params":%b}'
 _FORM: Final = f'{CALL} takes {{"name": the name of the tool, "arguments": an object}}'
 
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -34,12 +35,7 @@ def unwrapped(message: Message) -> Message:
     RpcError
         The arguments do not say which tool to call with which arguments.
     """
-    params = message.params or b"{}"
-    try:
-        name, arguments = member_range(params, b"name"), member_range(params, b"arguments")
-    except UnclearMemberError:
-        params = _once(params)
-        name, arguments = member_range(params, b"name"), member_range(params, b"arguments")
+    params, name, arguments = _named(message.params or b"{}")
     if name is None or arguments is None:
         raise _malformed(f"{_FORM}; there is neither")
     own_name, own_arguments = _inner(params[slice(*arguments)])
@@ -52,11 +48,7 @@ def _inner(wrapper: bytes) -> tuple[bytes, bytes]:
     """Return the name and the arguments in the arguments of ``call_tool``, as JSON."""
     if not wrapper.startswith(b"{"):
         raise _malformed(_FORM)
-    try:
-        name, arguments = member_range(wrapper, b"name"), member_range(wrapper, b"arguments")
-    except UnclearMemberError:
-        wrapper = _once(wrapper)
-        name, arguments = member_range(wrapper, b"name"), member_range(wrapper, b"arguments")
+    wrapper, name, arguments = _named(wrapper)
     if name is None or not wrapper.startswith(b'"', name[0]):
         raise _malformed(f"{_FORM}; the name is missing, or no string")
     if arguments is None:
@@ -74,19 +66,28 @@ def _object(arguments: bytes) -> bytes:
     if arguments == b"null":
         return _NO_ARGUMENTS
     try:
-        text = _text_decoder.decode(arguments).strip()
-        _members_decoder.decode(text)
-        return text.encode()
-    except (ValueError, RecursionError):
-        raise _malformed(f"{_FORM}; the arguments are no object") from None
+        text = _text_decoder.decode(arguments).strip().encode()
+        # It must be what a client may send, and one object: the message must not get other members.
+        if text.startswith(b"{") and scan(_FRAME % text).params == text:
+            return text
+    except ValueError:
+        pass
+    raise _malformed(f"{_FORM}; the arguments are no object")
 
 
-def _once(members: bytes) -> bytes:
-    """Return an object whose members are there once each, and whose names have no escapes."""
+def _named(members: bytes) -> tuple[bytes, tuple[int, int] | None, tuple[int, int] | None]:
+    """Return an object, and where its ``name`` and its ``arguments`` are.
+
+    It is written again, each member once, if readers may take different members for these.
+    """
     try:
-        return msgspec.json.encode(_members_decoder.decode(members))
+        try:
+            return members, member_range(members, b"name"), member_range(members, b"arguments")
+        except UnclearMemberError:
+            members = msgspec.json.encode(_members_decoder.decode(members))
+            return members, member_range(members, b"name"), member_range(members, b"arguments")
     except (ValueError, RecursionError):
-        raise _malformed("Invalid params") from None
+        raise _malformed("Invalid params: they are no object, or one with too many members") from None
 
 
 def _malformed(why: str) -> RpcError:
