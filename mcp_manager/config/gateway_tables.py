@@ -44,6 +44,7 @@ from mcp_manager.config.server_credentials import ServerCredentialsConfig
 
 __all__ = [
     "GATEWAY_TABLES",
+    "META_TOOL_NAMES",
     "SERVE_INTERPOLATED",
     "check_serve_with_servers",
     "serve_config_of",
@@ -88,7 +89,7 @@ _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9
 _VIEW_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """What a tool may be called (2025-11-25, server/tools, Tool Names)."""
-_META_TOOLS: Final = frozenset({"search_tools", "describe_tools", "call_tool"})
+META_TOOL_NAMES: Final = frozenset({"search_tools", "describe_tools", "call_tool"})
 """What tools are called that find others; see ``gateway/tool_search/meta_tools.py``."""
 _LONGEST_TEXT: Final = 100_000
 
@@ -330,8 +331,9 @@ def _check_view(view: ViewConfig, path: str) -> None:
         where = entry(at(path, "rename"), tool)
         if _TOOL_NAME.fullmatch(name) is None:
             raise FieldProblem(where, "the name of a tool has 1 to 128 letters, digits, '_', '-' and '.'")
-        if name in _META_TOOLS and view.discovery == "search":
-            raise FieldProblem(where, 'is a tool of discovery = "search"', "choose another name")
+        if name in META_TOOL_NAMES and view.discovery == "search":
+            text = f'must not be {name}: the gateway has a tool of this name with discovery = "search"'
+            raise FieldProblem(where, text, "choose another name")
         if name in taken:
             raise FieldProblem(where, "two tools have this name", "rename one of them")
         taken[name] = tool

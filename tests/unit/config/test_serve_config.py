@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import msgspec
 import pytest
 
 from mcp_manager import ConfigError, ServeConfig, ViewConfig
+from mcp_manager.config.full_text_search import has_full_text_search
 from mcp_manager.config.gateway_tables import serve_config_of
 from mcp_manager.config.listen_address import ListenAddress, parse_listen_address
 from mcp_manager.config.load import load_fleet_file, load_fleet_mapping
@@ -209,3 +212,30 @@ def test_authentication_that_cannot_work_is_refused(
 def test_authentication_is_checked_in_code_as_in_a_file(auth: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="missing"):
         serve_config_of({"auth": auth})
+
+
+def test_a_search_needs_its_names_and_full_text_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"views": {"v": {"discovery": "search", "rename": {"a__b": "call_tool"}}}}
+    assert "must not be call_tool: the gateway has a tool of this name" in message(taken)
+    assert not load_fleet_mapping({"views": {"v": {"rename": {"a__b": "call_tool"}}}}).views["v"].hot
+
+    class Lacking:
+        Error = sqlite3.Error
+
+        @staticmethod
+        def connect(name: str) -> sqlite3.Connection:
+            connection = sqlite3.connect(name)
+            connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+            return connection
+
+    has_full_text_search.cache_clear()
+    try:
+        for module in (Lacking, None):
+            has_full_text_search.cache_clear()
+            monkeypatch.setitem(sys.modules, "sqlite3", module)  # type: ignore[arg-type]
+            for document in ({"serve": {"discovery": "search"}}, {"views": {"v": {"discovery": "search"}}}):
+                told = message(document)
+                assert "discovery: search needs FTS5" in told and 'or discovery = "list"' in told
+            assert load_fleet_mapping({"views": {"v": {"discovery": "list"}}}).views
+    finally:
+        has_full_text_search.cache_clear()
