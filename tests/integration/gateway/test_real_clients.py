@@ -43,7 +43,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     processes = {era: HttpServerProcess("conformance_http.py", "--era", era) for era in ERAS}
     with processes["handshake"], processes["stateless"]:
         servers = {era: {"url": process.url} for era, process in processes.items()}
-        with GatewayProcess(tmp_path_factory.mktemp("gateway"), servers) as process:
+        views = {"found": {"discovery": "search"}}
+        with GatewayProcess(tmp_path_factory.mktemp("gateway"), servers, views=views) as process:
             yield process
 
 
@@ -85,6 +86,17 @@ def test_a_client_uses_servers_alone_and_among_all(gateway: GatewayProcess, clie
     assert seen == [EXPECTED] * 4
     assert all("test_simple_text" in each for each in tools[:2])
     assert all({f"{era}__test_simple_text" for era in ERAS} <= each for each in tools[2:])
+
+
+@pytest.mark.parametrize("client", ["python-2", "python-2-stateless", "python-fastmcp"])
+def test_a_client_finds_tools_and_calls_them(gateway: GatewayProcess, client: str) -> None:
+    places = [place for era in ERAS for place in (gateway.url("/mcp/found"), f"search:{era}__")]
+    expected = {name: value for name, value in EXPECTED.items() if name != "changed"}
+    for era, seen in zip(ERAS, sessions_of(client, *places), strict=True):
+        assert seen.pop("tools") == ["call_tool", "describe_tools", "search_tools"]
+        assert f"{era}__test_simple_text (server: {era})" in seen.pop("found")
+        assert seen.pop("described") == f"{era}__test_simple_text"
+        assert seen == expected
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -1,6 +1,7 @@
 """Sessions of the official SDK for Python, or of fastmcp: ``python_client.py SDK (URL PREFIX)...`` prints what each saw.
 
-SDK is ``1``, ``2`` (the handshake), ``2-stateless``, ``fastmcp`` or ``fastmcp-stateless``.
+SDK is ``1``, ``2`` (the handshake), ``2-stateless``, ``fastmcp`` or ``fastmcp-stateless``. With a prefix that begins with
+``search:``, the session finds the tools, and calls them through ``call_tool``.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ else:
 FORM = {"name": "Ada"}
 WORDS = "a model's words"
 REVISION = "2026-07-28"
+SEARCH = "search:"
 
 
 class Session:
     """What the tests need of a client, whatever its interface is."""
 
-    def __init__(self, sdk: str, url: str) -> None:
+    def __init__(self, sdk: str, url: str, is_searching: bool) -> None:
         self.sdk = sdk
         self.url = url
+        self.is_searching = is_searching
         self.changed = asyncio.Event()
         self.client: Any = None
 
@@ -74,8 +77,14 @@ class Session:
 
     async def call(self, name: str, arguments: dict[str, Any] | None = None, progress: Any = None) -> str:
         """Call a tool; return the text of its result."""
+        if self.is_searching:
+            return await self.call_listed("call_tool", {"name": name, "arguments": arguments or {}}, progress)
+        return await self.call_listed(name, arguments or {}, progress)
+
+    async def call_listed(self, name: str, arguments: dict[str, Any], progress: Any = None) -> str:
+        """Call a tool that is listed; return the text of its result."""
         told = {} if progress is None else {self._progress: progress}
-        result = await self.client.call_tool(name, arguments or {}, **told)
+        result = await self.client.call_tool(name, arguments, **told)
         return str(result.content[0].text)
 
     async def listed(self, kind: str) -> list[Any]:
@@ -132,7 +141,8 @@ class Session:
 
 async def seen_by(sdk: str, url: str, prefix: str) -> dict[str, Any]:
     """Run a session."""
-    session = Session(sdk, url)
+    session = Session(sdk, url, prefix.startswith(SEARCH))
+    prefix = prefix.removeprefix(SEARCH)
     progress: list[float] = []
 
     async def report(done: float, *_: Any) -> None:
@@ -141,6 +151,10 @@ async def seen_by(sdk: str, url: str, prefix: str) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         await session.open(stack)
         seen: dict[str, Any] = {"tools": [each.name for each in await session.listed("tools")]}
+        if session.is_searching:
+            seen["found"] = await session.call_listed("search_tools", {"query": "simple text response", "limit": 2})
+            names = {"names": [f"{prefix}test_simple_text"]}
+            seen["described"] = json.loads(await session.call_listed("describe_tools", names))["name"]
         seen["call"] = await session.call(f"{prefix}test_simple_text")
         await session.call(f"{prefix}test_tool_with_progress", progress=report)
         seen["progress"] = progress
@@ -150,7 +164,8 @@ async def seen_by(sdk: str, url: str, prefix: str) -> dict[str, Any]:
         seen["resource"] = await session.read(uri)
         [name] = [each.name for each in await session.listed("prompts") if each.name == f"{prefix}test_simple_prompt"]
         seen["prompt"] = await session.prompt(name)
-        seen["changed"] = await session.change(f"{prefix}test_trigger_tool_change")
+        if not session.is_searching:
+            seen["changed"] = await session.change(f"{prefix}test_trigger_tool_change")
     return seen
 
 
