@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -40,6 +42,8 @@ __all__ = ["Searched", "Searching"]
 _OWN: Final = {"source": "gateway"}
 _DIGEST_BYTES: Final = 16
 _NEAR: Final = 3
+# Reading more definitions takes milliseconds.
+_MUCH: Final = 256 * 1024
 _MOST_SERVERS: Final = 200
 _LONGEST_NAME: Final = 256
 
@@ -170,7 +174,7 @@ class Searching:
         if not query:
             return await self._servers(catalogue, missing, endpoint)
         found = await self._found(catalogue, query, limit)
-        return results.found(found, len(catalogue.places), missing)
+        return await _made([each.raw for each in found], partial(results.found, found, len(catalogue.places), missing))
 
     async def _servers(self, catalogue: Catalogue, missing: list[str], endpoint: Searched) -> bytes:
         counts: dict[str, int] = {}
@@ -193,7 +197,7 @@ class Searching:
             if each not in definitions
         }
         known = [definitions[each] for each in chosen if each in definitions]
-        return results.described(known, unknown, len(names) - len(chosen))
+        return await _made(known, partial(results.described, known, unknown, len(names) - len(chosen)))
 
     async def _explained(self, refusal: RpcError, name: str, endpoint: Searched) -> str:
         """Return what a model is told of a call that was refused."""
@@ -212,6 +216,11 @@ class Searching:
 
     async def _found(self, catalogue: Catalogue, query: str, limit: int) -> list[IndexedTool]:
         return await self._indexes.search(catalogue.digest, partial(_indexed, catalogue), query, limit)
+
+
+async def _made(definitions: Iterable[bytes], make: Callable[[], bytes]) -> bytes:
+    """Make a result of definitions; in a thread if they are large."""
+    return make() if sum(map(len, definitions)) <= _MUCH else await asyncio.to_thread(make)
 
 
 def _indexed(catalogue: Catalogue) -> list[IndexedTool]:

@@ -15,6 +15,7 @@ __all__ = ["ServerLine", "described", "found", "refused", "servers"]
 
 _MOST_PARAMETERS: Final = 30
 _MOST_MISSING: Final = 20
+_NOTHING: Final = "There are no tools at present."
 _SOURCE: Final = b',"_meta":{"mcp-manager/source":"gateway"}'
 
 
@@ -37,7 +38,7 @@ class ServerLine(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         said = f": {self.description}" if self.description else ""
-        return f"- {self.name} ({self.tools} {'tool' if self.tools == 1 else 'tools'}){said}"
+        return f"- {self.name} ({_counted(self.tools, 'tool')}){said}"
 
 
 def found(tools: Sequence[IndexedTool], total: int, missing: Sequence[str]) -> bytes:
@@ -65,10 +66,13 @@ def found(tools: Sequence[IndexedTool], total: int, missing: Sequence[str]) -> b
                 "required": definition.required,
             }
         )
-        lines.append(f"{tool.name} (server: {tool.server_id})\n  {definition.line}\n  {_parameters(entries[-1])}")
+        said = f"\n  {definition.line}" if definition.line else ""
+        lines.append(f"{tool.name} (server: {tool.server_id}){said}\n  {_parameters(entries[-1])}")
     if lines:
         lines.insert(0, f"{len(tools)} of {total} tools, the best match first; * marks required parameters.")
         lines.append(f"Call one with {CALL}. For its full definition, use {DESCRIBE}.")
+    elif not total:
+        lines.append(_NOTHING)
     else:
         lines.append(f"None of the {total} tools matches. Search with other words; an empty query returns the servers.")
     return _result(_with_missing(lines, missing), {"tools": entries, "total": total, **_missing(missing)})
@@ -76,8 +80,10 @@ def found(tools: Sequence[IndexedTool], total: int, missing: Sequence[str]) -> b
 
 def servers(lines: Sequence[ServerLine], total: int, missing: Sequence[str]) -> bytes:
     """Return the servers as the result of a search without words; parameters as for :func:`found`."""
-    text = [f"{total} tools on {len(lines)} servers. Search for what you need, or for the name of a server."]
-    text += map(str, lines)
+    text = [_NOTHING]
+    if lines:
+        counts = f"{_counted(total, 'tool')} on {_counted(len(lines), 'server')}"
+        text = [f"{counts}. Search for what a tool does, or for the name of a server.", *map(str, lines)]
     entries = [msgspec.structs.asdict(each) for each in lines]
     return _result(_with_missing(text, missing), {"servers": entries, "total": total, **_missing(missing)})
 
@@ -110,6 +116,10 @@ def refused(text: str) -> bytes:
     Its ``_meta`` says that the gateway has made it, so that it is not taken for that of a server.
     """
     return b'{"content":%b,"isError":true%b}' % (_content(text), _SOURCE)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _unknown(name: str, near: Iterable[str]) -> str:

@@ -94,7 +94,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
                 "servers": {
                     name: {"url": server.url, "protocol_version": "2025-11-25"} for name, server in servers.items()
                 },
-                "views": {"both": {"names": "short"}, "pages": {"servers": ["wiki"], "instructions": "About wiki."}},
+                "views": {
+                    "both": {"names": "short"},
+                    "found": {"discovery": "search", "hot": ["*__remove", "wiki__edit"]},
+                    "pages": {"servers": ["wiki"], "instructions": "About wiki."},
+                },
             }
             serve = {
                 "listen": "127.0.0.1:0",
@@ -190,6 +194,37 @@ async def test_paths_are_there_for_those_who_may_see_something(site: Site) -> No
     assert len(bodies) == 1
     # A short name says nothing of a hidden tool with the same one.
     assert await names(await site.client("guest", "/mcp/both"), "tools/list", "tools", "name") == ["find"]
+
+
+async def test_a_search_finds_what_the_rules_allow(site: Site) -> None:
+    boss, clerk = await site.client("boss", "/mcp/found"), await site.client("clerk", "/mcp/found")
+    own = ["call_tool", "describe_tools", "search_tools"]
+    listed = [*own, "crm__remove", "wiki__edit"]
+    assert await names(boss, "tools/list", "tools", "name") == sorted(listed)
+    assert await names(clerk, "tools/list", "tools", "name") == own
+    told = [json.dumps(clerk.initialized)]
+
+    async def asked(client: SessionClient, meta_tool: str, **arguments: Any) -> dict[str, Any]:
+        result: dict[str, Any] = (await client.request("tools/call", {"name": meta_tool, "arguments": arguments}))[
+            "result"
+        ]
+        return result
+
+    for query in ("find remove edit crm wiki", "wiki", "remove", ""):
+        for client, total in ((boss, 4), (clerk, 1)):
+            found = await asked(client, "search_tools", query=query)
+            assert found["structuredContent"]["total"] == total
+        told.append(json.dumps(found))
+    described = await asked(clerk, "describe_tools", names=["crm__remove", "wiki__find", "crm__find"])
+    assert [each["name"] for each in described["structuredContent"]["tools"]] == ["crm__find"]
+    assert [each["near"] for each in described["structuredContent"]["unknown"]] == [["crm__find"], ["crm__find"]]
+    assert not any(hidden in text for text in told for hidden in HIDDEN_OF_CLERK)
+    # A tool that is hidden and one that does not exist get the same answer.
+    for hidden, missing in (("crm__remove", "crm__nobody"), ("wiki__edit", "none__edit")):
+        both = [json.dumps(await asked(clerk, "call_tool", name=each, arguments={})) for each in (hidden, missing)]
+        assert both[0].replace(hidden, "") == both[1].replace(missing, "") and '"isError": true' in both[0]
+    assert "isError" not in await asked(boss, "call_tool", name="crm__remove", arguments={})
+    assert "isError" not in await asked(clerk, "call_tool", name="crm__find", arguments={})
 
 
 async def test_the_endpoint_of_a_server_shows_what_is_allowed_of_it(site: Site) -> None:
