@@ -18,6 +18,7 @@ from mcp_manager.errors import RpcError
 from mcp_manager.gateway import messages
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.endpoints.base import Endpoint, Route
+from mcp_manager.gateway.endpoints.request_params import text_in
 from mcp_manager.gateway.eras.log_requests import LogRequests
 from mcp_manager.gateway.eras.request_checks import Asked, missing_for, raise_for_lack_of, refused_for_lack_of
 from mcp_manager.gateway.eras.request_state import Place, RequestStates, State, TaskIds
@@ -27,6 +28,8 @@ from mcp_manager.gateway.eras.telling import Telling
 from mcp_manager.gateway.eras.translations import cancellation_of_task, result_of_task, url_questions
 from mcp_manager.gateway.sessions.log_levels import LogLevels
 from mcp_manager.gateway.sessions.sealing import Sealer
+from mcp_manager.gateway.tool_search.meta_tools import CALL
+from mcp_manager.gateway.tool_search.wrapped_calls import unwrapped
 from mcp_manager.protocol.capabilities import elicitation_modes
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST
 from mcp_manager.protocol.methods import MULTI_ROUND
@@ -54,6 +57,16 @@ class _Round(msgspec.Struct, frozen=True):
     place: Place
     endpoint: Endpoint
     id_raw: bytes
+
+
+def _place(message: Message, asked: Asked, endpoint: Endpoint) -> Place:
+    """Return what the state of a request belongs to; for a tool that a search has found, this is the tool itself."""
+    name = asked.name or ""
+    if name == CALL and endpoint.lists_others is not None:
+        with contextlib.suppress(RpcError):
+            found = text_in(unwrapped(message), b"name")
+            name = name if found is None else f"{CALL} {found[1]}"
+    return Place(asked.client.principal, endpoint.name, message.method or "", name)
 
 
 class _Continued(msgspec.Struct, rename="camel"):
@@ -128,7 +141,7 @@ class StatelessCalls:
         """Answer a request that may take several rounds (2026-07-28, basic/patterns/mrtr); see :meth:`answer`."""
         assert message.method is not None
         client = asked.client
-        place = Place(client.principal, endpoint.name, message.method, asked.name or "")
+        place = _place(message, asked, endpoint)
         turn = _Round(asked, place, endpoint, message.id_raw or messages.NO_ID)
         known: State | None = None
         if asked.request_state is not None:
@@ -184,7 +197,7 @@ class StatelessCalls:
         exchange = forwarding.begin(route, client, refusing, context)
         if exchange is None:
             return None
-        turn = _Round(asked, Place(client.principal, endpoint.name, method, asked.name or ""), endpoint, message.id_raw)
+        turn = _Round(asked, _place(message, asked, endpoint), endpoint, message.id_raw)
         return SentRound(turn, route, refusing, exchange, is_of_handshake)
 
     def answered(self, sent: SentRound, response: bytes) -> tuple[bytes, bool]:

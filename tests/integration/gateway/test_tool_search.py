@@ -263,6 +263,9 @@ async def test_servers_ask_during_a_call(world: World) -> None:
         assert asked.result["resultType"] == "input_required"
         (key,) = asked.result["inputRequests"]
         state = {"requestState": asked.result["requestState"], "inputResponses": {key: ANN}}
+        # A state is worth nothing for another tool, on whatever server that is.
+        for other in (wrapped(f"{name[:3]}__plain"), wrapped("crm__find_customer"), {"name": name, "arguments": {}}):
+            assert (await ben.send("tools/call", {**other, **state})).error["code"] == -32602
         done = await ben.send("tools/call", {**wrapped(name), **state})
         assert done.result["resultType"] == "complete"
         assert done.result.get("structuredContent") == seen
