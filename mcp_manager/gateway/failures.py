@@ -89,7 +89,7 @@ def as_response(id_raw: bytes, failure: McpManagerError, server_id: str | None =
     -32001  the deadline passed
     -32003  the circuit of the server is open
     -32004  the server, or a limit of the gateway, takes no more
-    -32005  the server refused the credentials of the gateway
+    -32005  the gateway has no credentials for the server, or the server refused them
     -32006  no connection
     -32007  the connection broke, or the program ended
     -32008  the session of a stateful server is lost

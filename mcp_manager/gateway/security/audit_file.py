@@ -74,7 +74,7 @@ class AuditFile:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise ConfigError(
-                f"serve.audit.path: {self._path!r} cannot be written: {reason}",
+                f"serve.audit.path: {os.path.abspath(self._path)!r} cannot be written: {reason}",
                 hint="make its directory, and let the user of the gateway write there; or leave serve.audit out",
             ) from None
 

@@ -49,7 +49,8 @@ def read_keys(path: str) -> list[ApiKey]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(
-            f"the file of API keys {path!r} cannot be read: {reason}",
+            # A relative path would not say in which directory it is missing.
+            f"the file of API keys {os.path.abspath(path)!r} cannot be read: {reason}",
             hint=f"make a key with: mcp-manager key new NAME --file {path}",
         ) from None
     lines = [(number, line) for number, line in enumerate(text.split(b"\n"), 1) if line.strip() and line[:1] != b"#"]

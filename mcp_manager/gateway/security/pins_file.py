@@ -83,7 +83,8 @@ def read_pins(path: str) -> dict[str, PinsOfServer]:
             text = file.read(_LARGEST + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError(f"the file of pins {path!r} cannot be read: {reason}", hint=_MAKE) from None
+        # A relative path would not say in which directory it is missing.
+        raise ConfigError(f"the file of pins {os.path.abspath(path)!r} cannot be read: {reason}", hint=_MAKE) from None
     if len(text) > _LARGEST:
         raise ConfigError(f"the file of pins {path!r} has more than {_LARGEST} bytes", hint=_MAKE)
     try:

@@ -219,6 +219,24 @@ def test_a_client_on_standard_input_without_a_rule_is_told_so(
     assert 'add a rule with principals = ["anonymous"]' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "serve",
+    [
+        {"auth": {"type": "api_key", "keys_file": "missing.jsonl"}},
+        {"pins": {"mode": "block", "path": "missing.jsonl"}},
+        {"audit": {"path": "missing.jsonl/audit"}},
+    ],
+    ids=lambda serve: next(iter(serve)),
+)
+def test_a_file_that_is_missing_is_named_with_its_directory(
+    serve: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "fleet.json", servers={"one": ASLEEP}, serve={"listen": "127.0.0.1:0", **serve})
+    assert main(["serve", "fleet.json"]) == 2
+    assert str(tmp_path / "missing.jsonl") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("workers", ["--workers=2", None])
 def test_several_workers_watch_no_file(workers: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "fleet.json"

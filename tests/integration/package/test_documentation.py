@@ -23,7 +23,7 @@ from mcp_manager.config import parse_server_config
 ROOT = Path(__file__).resolve().parents[3]
 README = DOCUMENTS["readme"].read_text(encoding="utf-8")
 SET_UP = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install -e (\S+) && \.venv/bin/(.+)")
-VARIABLES = {"SEARCH_TOKEN": "t", "HOME": "/home/x", "PYTHON": sys.executable}
+VARIABLES = {"SEARCH_TOKEN": "t", "GATEWAY_SECRET": "s", "HOME": "/home/x", "PYTHON": sys.executable}
 PROGRAMS = [example for name in DOCUMENTS for example in examples_of(name)]
 EXAMPLES = [example for example in PROGRAMS if not example.is_suite]
 BLOCKS = [block for path in DOCUMENTS.values() for block in blocks_of(path)]
