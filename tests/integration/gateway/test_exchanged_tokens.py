@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from mcp import ClientSession
+from mcp.client.sse import sse_client
 from support.calls import CALM
 from support.exchanging import AuthorizationServer, ExchangingServer
 from support.gateway_clients import RawClient
+from support.principals import Keys
+from support.session_clients import MovedServer, SessionClient
 from support.token_issuer import AUDIENCE, TokenIssuer, made_key
+from support.worker_gateways import WorkerGateways
 
 from mcp_manager.gateway.gateway import Gateway
 from mcp_manager.gateway.security import exchanged_tokens
@@ -169,6 +178,118 @@ async def test_the_server_is_introduced_to_each_client_and_missing_in_merged_lis
     assert listed["tools"] == []
     assert "/servers/new/mcp" in listed["_meta"]["mcp-manager/missing"]["new"]
     assert (await merged.call("new__echo", text="x"))["result"]["_meta"]["caller"]["who"] == "alice"
+
+
+async def test_an_api_key_cannot_be_exchanged(fleet: Fleet, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    keys = Keys(tmp_path, "carol")
+    auth = {**fleet.serve()["auth"], "keys_file": str(keys.path)}
+    await fleet.gateway.replace_access(fleet.serve(auth=auth))
+    for era, server in itertools.product((HANDSHAKE, STATELESS), ("old", "new")):
+        client = RawClient(http, f"{fleet.gateway.url}/servers/{server}/mcp", era, token=keys.of["carol"])
+        said = await client.begin()
+        assert "an API key cannot be exchanged" in said["result"]["instructions"]
+        error = (await client.call("echo", text="x"))["error"]
+        assert (error["code"], error["data"]["delivery"], error["data"]["server"]) == (-32014, "not_sent", server)
+        assert "an API key cannot be exchanged" in error["data"]["hint"]
+    assert fleet.idp.forms == []
+    assert keys.of["carol"] not in fleet.old.bytes_seen() + fleet.new.bytes_seen()
+
+
+@SERVERS
+async def test_clients_of_http_sse_call_with_tokens_of_their_own(
+    fleet: Fleet, http: aiohttp.ClientSession, server: str
+) -> None:
+    async def called(who: str) -> set[str]:
+        fields = {"Authorization": f"Bearer {fleet.token(who)}"}
+        async with sse_client(f"{gateway.url}/servers/{server}/sse", headers=fields) as (read, write):
+            async with ClientSession(read, write) as session:
+                await session.initialize()
+                results = [await session.call_tool("echo", {"text": "x"}) for _ in range(3)]
+                assert all(result.meta for result in results)
+                return {result.meta["caller"]["who"] for result in results if result.meta}
+
+    async with Gateway(fleet.servers(), serve=fleet.serve(legacy_sse=True)) as gateway:
+        assert await asyncio.gather(called("alice"), called("bob")) == [{"alice"}, {"bob"}]
+    assert all(len(each) == 1 for each in fleet.server(server).seen.values())
+
+
+async def test_a_worker_that_gets_a_request_of_another_exchanges_the_token_of_its_client(
+    fleet: Fleet, http: aiohttp.ClientSession
+) -> None:
+    serve = {name: value for name, value in fleet.serve().items() if name != "listen"}
+    serve["credentials"]["old"]["pass_headers"] = ["X-Tenant"]
+    fleet.old.keeps = ("x-tenant",)
+    async with WorkerGateways.running(fleet.servers(), **serve) as workers:
+        clients = [
+            RawClient(
+                http,
+                f"{workers.urls[0]}/servers/old/mcp",
+                HANDSHAKE,
+                token=fleet.token(who),
+                # One that can be asked has a session of its own at the server, which one worker keeps.
+                capabilities={"elicitation": {}},
+                headers={"X-Tenant": f"of-{who}"},
+            )
+            for who in ("alice", "bob")
+        ]
+        await asyncio.gather(*(each.begin() for each in clients))
+        sessions = set()
+        for url in workers.urls:
+            for who, client in zip(("alice", "bob"), clients, strict=True):
+                client.url = f"{url}/servers/old/mcp"
+                said = (await client.call("echo", text="x"))["result"]["_meta"]["caller"]
+                assert (said["who"], said["x-tenant"]) == (who, f"of-{who}")
+                sessions.add(said["session"])
+        assert len(sessions) == 2
+    assert all(len(each) == 1 for each in fleet.old.seen.values())
+
+
+class OwnedServer(MovedServer):
+    """Know with which token each of its sessions is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owners: dict[str, set[str]] = {}
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        session = request.headers.get("Mcp-Session-Id", "")
+        self.owners.setdefault(session, set()).add(request.headers.get("Authorization", "").partition("@")[0])
+        return await super()._post(request)
+
+    def at(self, method: str) -> dict[str, str]:
+        """Return the sessions that a request came in, by their owners."""
+        return {"".join(self.owners[session]): session for session, each in self.received if each["method"] == method}
+
+
+async def test_resources_are_subscribed_to_for_each_client(fleet: Fleet) -> None:
+    def updated(uri: str) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": uri}}
+
+    exchange = fleet.serve()["credentials"]["new"]
+    async with OwnedServer().running() as server, AsyncExitStack() as stack:
+        servers = {"servers": {"a": {"url": server.url, **CALM, "connect": "lazy"}}}
+        serve = fleet.serve(credentials={"a": exchange})
+        gateway = await stack.enter_async_context(Gateway(servers, serve=serve))
+        clients, streams = {}, {}
+        for who in ("alice", "bob"):
+            fields = {"Authorization": f"Bearer {fleet.token(who)}"}
+            http = await stack.enter_async_context(aiohttp.ClientSession(headers=fields))
+            clients[who] = await SessionClient(http, f"{gateway.url}/servers/a/mcp").begin()
+            stack.callback(clients[who].close)
+            streams[who] = await clients[who].listen()
+            assert (await clients[who].request("resources/subscribe", {"uri": "test://x"}))["result"] == {}
+        sessions = server.at("resources/subscribe")
+        assert set(sessions) == {"Bearer alice", "Bearer bob"}
+        await server.until(lambda: set(sessions.values()) <= set(server.standing))
+        server.standing[sessions["Bearer alice"]].put_nowait(updated("test://x/of-alice"))
+        assert await streams["alice"].message() == updated("test://x/of-alice")
+        # What comes first to the other one is its own.
+        server.standing[sessions["Bearer bob"]].put_nowait(updated("test://x/of-bob"))
+        assert await streams["bob"].message() == updated("test://x/of-bob")
+        assert (await clients["alice"].request("resources/unsubscribe", {"uri": "test://x"}))["result"] == {}
+        assert server.at("resources/unsubscribe") == {"Bearer alice": sessions["Bearer alice"]}
+        server.standing[sessions["Bearer bob"]].put_nowait(updated("test://x"))
+        assert await streams["bob"].message() == updated("test://x")
 
 
 async def test_an_identity_assertion_is_exchanged_for_a_token(idp: AuthorizationServer) -> None:

@@ -53,6 +53,38 @@ async def test_values_of_requests_at_the_same_time_do_not_mix(speaks: str) -> No
             assert "X-A-Authorization" in error["data"]["hint"]
 
 
+@pytest.mark.parametrize("speaks", [HANDSHAKE, STATELESS])
+async def test_tokens_of_clients_are_passed_on_if_the_gateway_checks_none(speaks: str) -> None:
+    with ExchangingServer(speaks, open=True) as server:
+        server.keeps = ("authorization",)
+        serve = {"listen": "127.0.0.1:0", "credentials": {"a": {"pass_client_token": True}}}
+        own = {"type": "bearer", "token": "sentinel-of-the-gateway"}
+        fleet = {"servers": {"a": {"url": server.url, "auth": own, **CALM, "connect": "lazy"}}}
+        async with Gateway(fleet, serve=serve) as gateway, aiohttp.ClientSession() as http:
+            clients = [
+                RawClient(http, f"{gateway.url}{path}", era, token=f"of-{who}")
+                for era in (HANDSHAKE, STATELESS)
+                for who in ("alice", "bob")
+                for path in ("/servers/a/mcp", "/mcp")
+            ]
+            await asyncio.gather(*(each.begin() for each in clients))
+            replies = await asyncio.gather(
+                *(each.call("a__echo" if each.url.endswith(f"{gateway.port}/mcp") else "echo") for each in clients)
+            )
+            for client, reply in zip(clients, replies, strict=True):
+                assert reply["result"]["_meta"]["caller"]["authorization"] == f"Bearer {client.token}"
+            assert all(len(each) == 1 for each in server.seen.values())
+            # One without a token does not get what the gateway itself may do, or what it may do in another's session.
+            for client in clients[-2:]:
+                calls = len(server.requests_of("tools/call"))
+                client.token = None
+                error = (await client.call("a__echo" if client.url.endswith(f"{gateway.port}/mcp") else "echo"))[
+                    "error"
+                ]
+                assert (error["code"], error["data"]["delivery"]) == (-32014, "not_sent")
+                assert len(server.requests_of("tools/call")) == calls
+
+
 @pytest.mark.parametrize(
     ("serve", "said"),
     [
