@@ -209,7 +209,7 @@ async def test_clients_of_http_sse_call_with_tokens_of_their_own(
                 return {result.meta["caller"]["who"] for result in results if result.meta}
 
     async with Gateway(fleet.servers(), serve=fleet.serve(legacy_sse=True)) as gateway:
-        assert await asyncio.gather(called("alice"), called("bob")) == [{"alice"}, {"bob"}]
+        assert list(await asyncio.gather(called("alice"), called("bob"))) == [{"alice"}, {"bob"}]
     assert all(len(each) == 1 for each in fleet.server(server).seen.values())
 
 

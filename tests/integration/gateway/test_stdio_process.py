@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mcp import ClientSession, StdioServerParameters, types
+import pytest
+from mcp import ClientSession, MCPError, StdioServerParameters, types
 from mcp.client.stdio import stdio_client
 from support.processes import PROGRAMS, sdk_stdio
 
@@ -23,17 +24,24 @@ async def test_the_official_client_starts_it() -> None:
         return types.ElicitResult(action="accept", content={"name": "Ada"})
 
     # Nobody authenticates here, so that a file of keys in another directory does not matter.
-    auth = {"type": "api_key", "keys_file": "of-another-directory.jsonl"}
-    serve = {"auth": auth, "allow": [{"principals": ["anonymous"], "servers": ["b"]}]}
-    fleet = {"servers": {"b": sdk_stdio().config()}, "serve": serve}
-    args = [PROGRAM, json.dumps(fleet), "/servers/b/mcp"]
+    idp = "http://127.0.0.1:1"
+    auth = {"type": "jwt", "issuer": idp, "audience": ["x"], "keys_file": "of-another-directory.jsonl"}
+    exchange = {"type": "exchange", "token_endpoint": f"{idp}/token", "client_id": "x", "client_secret": "x"}
+    allow = [{"principals": ["anonymous"], "servers": ["b", "personal"]}]
+    servers = {"b": sdk_stdio().config(), "personal": {"url": f"{idp}/mcp", "connect": "lazy"}}
+    fleet = {"servers": servers, "serve": {"auth": auth, "allow": allow, "credentials": {"personal": exchange}}}
+    args = [PROGRAM, json.dumps(fleet)]
     # The client would leave out what a tree that is not installed needs.
     command = StdioServerParameters(command=sys.executable, args=args, env=dict(os.environ))
     async with stdio_client(command) as (read, write):
         async with ClientSession(read, write, elicitation_callback=answer) as session:
             await session.initialize()
-            assert "elicit" in [tool.name for tool in (await session.list_tools()).tools]
-            assert (await session.call_tool("elicit", {})).structured_content == {"result": "Ada"}
+            assert "b__elicit" in [tool.name for tool in (await session.list_tools()).tools]
+            assert (await session.call_tool("b__elicit", {})).structured_content == {"result": "Ada"}
+            # There is no token to exchange.
+            with pytest.raises(MCPError) as refused:
+                await session.call_tool("personal__echo", {})
+            assert (refused.value.error.code, refused.value.error.data["delivery"]) == (-32014, "not_sent")
 
 
 async def started(**streams: Any) -> asyncio.subprocess.Process:
