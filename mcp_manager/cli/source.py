@@ -77,7 +77,14 @@ class Fleet:
         """Return an error with a hint for the command line: who names a URL has no file to change."""
         if isinstance(error, AuthError) and error.is_challenged and is_url(self.place):
             error.hint = f"run mcp-manager login {self.shown}, or use a file that sets auth"
+        elif isinstance(error, AuthError) and error.server_id is not None and self.is_personal(error.server_id):
+            error.hint = "clients of the gateway show credentials for it: set auth to try it without them"
         return error
+
+    def is_personal(self, server_id: str) -> bool:
+        """Return whether the gateway gives the server credentials of each client."""
+        credentials = None if self.serve is None else self.serve.credentials.get(server_id)
+        return credentials is not None and credentials.is_personal
 
     @property
     def known(self) -> tuple[str, ...]:

@@ -174,6 +174,8 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
         correct = advice or "correct what it complains of"
         shown = f"{correct}; mcp-manager logs {place} shows all that it writes"
         return Finding("error", server_id, f"{seen}: {said}", shown)
+    if isinstance(error, AuthError) and fleet.is_personal(server_id):
+        return Finding("note", server_id, seen, fleet.advised(error).hint)
     if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
     if isinstance(error, AuthError) and is_url(fleet.place) and error.is_challenged:

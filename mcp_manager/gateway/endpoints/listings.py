@@ -370,7 +370,8 @@ class Listings:
             kept.failure = f"its {kind.member} could not be listed: {why}"
             if self.is_personal is not None and self.is_personal(server_id):
                 kept.failure = (
-                    f"its {kind.member} are listed for each client at /servers/{quote(server_id, safe='')}/mcp"
+                    f"its {kind.member} are listed for each client alone: at /servers/{quote(server_id, safe='')}/mcp, "
+                    f"if neither rules for {kind.member} nor pins apply there"
                 )
             kept.retry_at = loop.time() + pause_s
             self.version += 1

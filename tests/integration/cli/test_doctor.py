@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.authority import Authority, StrictTlsServer
 from support.authorization import ProtectedServer
+from support.exchanging import ExchangingServer
 from support.processes import PROGRAMS, HttpServerProcess, fastmcp_http, unused_port
 from support.terminal import COMMAND
 
@@ -214,6 +215,17 @@ def test_credentials_that_are_missing(tmp_path: Path, capsys: pytest.CaptureFixt
         assert main(["doctor", server.url, "--json"]) == 1
         advice = json.loads(capsys.readouterr().out)["findings"][0]["advice"]
     assert advice == f"mcp-manager login {server.url}"
+
+
+def test_a_server_that_gets_credentials_of_each_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ExchangingServer() as server:
+        serve = {"credentials": {"a": {"authorization_header": "X-A-Authorization"}}}
+        path = tmp_path / "fleet.json"
+        path.write_text(json.dumps({"servers": {"a": {"url": server.url}}, "serve": serve}), encoding="utf-8")
+        assert main(["doctor", str(path), "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["findings"]
+    assert (found["severity"], found["server_id"]) == ("note", "a")
+    assert found["advice"] == "clients of the gateway show credentials for it: set auth to try it without them"
 
 
 class OffServer(ScriptedServer):
