@@ -6,11 +6,9 @@ import hmac
 import logging
 import math
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -18,6 +16,7 @@ import msgspec
 from mcp_manager.errors import ConfigError
 from mcp_manager.gateway.security.api_keys import ApiKey, key_hash, looks_like_key
 from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.replaced_file import replace_file
 from mcp_manager.gateway.security.verdicts import Rejected, Verdict, Verified
 
 __all__ = ["KeysFile", "changing_keys", "read_keys", "write_keys"]
@@ -125,34 +124,10 @@ def write_keys(path: str, keys: Iterable[ApiKey]) -> None:
     """
     text = b"".join(msgspec.json.encode(each) + b"\n" for each in keys)
     try:
-        # mkstemp makes files with mode 600.
-        handle, made = tempfile.mkstemp(prefix=".keys-", dir=os.path.dirname(path) or ".")
-        try:
-            with open(handle, "wb") as file:
-                file.write(text)
-                _keep_owner(path, file.fileno())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(made, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(made)
-            raise
+        replace_file(path, text, mode=0o600)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"the file of API keys {path!r} cannot be written: {reason}") from None
-
-
-def _keep_owner(path: str, made: int) -> None:
-    """Give a file the owner and mode of the one that it replaces: the service may run as another user."""
-    try:
-        before = os.stat(path)
-    except FileNotFoundError:
-        return
-    with suppress(PermissionError):
-        # Only root may give a file away; whoever writes it owns it otherwise.
-        os.fchown(made, before.st_uid, before.st_gid)
-    os.fchmod(made, stat.S_IMODE(before.st_mode))
 
 
 class KeysFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -12,7 +11,9 @@ from typing import Any, Final
 from mcp_manager._core.allowance import RateLimiter
 from mcp_manager.config.access import ClientLimitConfig
 from mcp_manager.errors import RpcError
+from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
 from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.rules import claims_match
 
 __all__ = ["LIMIT_REACHED", "Account", "Counter", "LimitReachedError", "Limits", "Scope"]
 
@@ -94,9 +95,9 @@ class Scope:
 
     __slots__ = ("_by_tool", "counters", "has_tools", "of_tools")
 
-    def __init__(self, counters: Sequence[Counter], of_tools: Sequence[tuple[re.Pattern[str], Counter]]) -> None:
+    def __init__(self, counters: Sequence[Counter], of_tools: Sequence[tuple[NamePatterns, Counter]]) -> None:
         self.counters: tuple[Counter, ...] = tuple(counters)
-        self.of_tools: tuple[tuple[re.Pattern[str], Counter], ...] = tuple(of_tools)
+        self.of_tools: tuple[tuple[NamePatterns, Counter], ...] = tuple(of_tools)
         self.has_tools: bool = bool(of_tools)
         self._by_tool: dict[tuple[str, str], tuple[Counter, ...]] = {}
 
@@ -105,8 +106,7 @@ class Scope:
         key = server_id, tool
         found = self._by_tool.get(key)
         if found is None:
-            name = f"{server_id}__{tool}"
-            found = tuple(counter for pattern, counter in self.of_tools if pattern.fullmatch(name))
+            found = tuple(counter for patterns, counter in self.of_tools if patterns.match(server_id, tool))
             if len(self._by_tool) >= _MOST_SCOPES:
                 self._by_tool.clear()
             self._by_tool[key] = found
@@ -169,7 +169,7 @@ class Account:
             counting = [each for each in self.counters if _counts(each.config, endpoint)]
             scope = Scope(
                 [each for each in counting if not each.config.tools],
-                [(_pattern(each.config.tools), each) for each in counting if each.config.tools],
+                [(NamePatterns(each.config.tools), each) for each in counting if each.config.tools],
             )
             if len(self._scopes) >= _MOST_SCOPES:
                 self._scopes.clear()
@@ -315,17 +315,7 @@ def _too_many(most: int, what: str) -> str:
 def _applies(config: ClientLimitConfig, principal: Principal) -> bool:
     if config.principals and not any(fnmatch.fnmatchcase(principal.name, each) for each in config.principals):
         return False
-    return all(_has(principal.claims.get(name), wanted) for name, wanted in config.claims.items())
-
-
-def _has(claim: Any, wanted: str | tuple[str, ...]) -> bool:
-    """Return whether a claim has a value, or one of several; a text of words has each of them."""
-    any_of = {wanted} if isinstance(wanted, str) else set(wanted)
-    if isinstance(claim, str):
-        return claim in any_of or not any_of.isdisjoint(claim.split())
-    if isinstance(claim, list | tuple | set | frozenset):
-        return any(isinstance(each, str) and each in any_of for each in claim)
-    return isinstance(claim, bool | int) and str(claim).lower() in any_of
+    return claims_match(config.claims, principal.claims)
 
 
 def _counts(config: ClientLimitConfig, endpoint: str) -> bool:
@@ -335,7 +325,3 @@ def _counts(config: ClientLimitConfig, endpoint: str) -> bool:
     if _ALL in config.views:
         return not endpoint.startswith(_SERVER)
     return endpoint.startswith(_VIEW) and endpoint.removeprefix(_VIEW) in config.views
-
-
-def _pattern(patterns: Sequence[str]) -> re.Pattern[str]:
-    return re.compile("|".join(fnmatch.translate(each) for each in patterns))

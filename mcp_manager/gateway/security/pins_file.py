@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import date
 from typing import Any, Final
 
@@ -15,6 +13,7 @@ import msgspec
 from mcp_manager.errors import ConfigError
 from mcp_manager.gateway.endpoints.kinds import Kind
 from mcp_manager.gateway.security.definitions import PINNED, Definition, changed_members, hash_of
+from mcp_manager.gateway.security.replaced_file import replace_file
 
 __all__ = ["Difference", "Pin", "PinsOfServer", "differences", "read_pins", "write_pins"]
 
@@ -117,19 +116,9 @@ def write_pins(path: str, servers: Mapping[str, PinsOfServer]) -> None:
     plain = msgspec.to_builtins(_File(_VERSION, dict(servers)))
     # Sorted, so that a comparison with an older file shows what has changed, and nothing else.
     text = json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-    path = os.path.realpath(path)
     try:
-        handle, made = tempfile.mkstemp(prefix=".pins-", dir=os.path.dirname(path))
-        try:
-            with open(handle, "wb") as file:
-                file.write(text.encode("utf-8", "surrogatepass"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(made, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(made)
-            raise
+        # It has no secrets, and the gateway may run as another user than whoever pins.
+        replace_file(path, text.encode("utf-8", "surrogatepass"), mode=0o644)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"the file of pins {path!r} cannot be written: {reason}") from None

@@ -155,3 +155,17 @@ async def test_a_flood_of_refused_requests_leaves_room_for_calls(tmp_path: Path)
     log.start()
     await log.aclose()
     assert numbers(tmp_path / "audit.log") == [0, 1, *range(100, 106)]
+
+
+def test_claims_and_tools_are_those_of_the_rules_of_access() -> None:
+    config = ClientLimitConfig(claims={"realm_access.roles": "slow"}, tools=("mail__*",), max_concurrent=1)
+    slow = Principal("slow", claims={"realm_access": {"roles": ["slow"]}})
+    scope = Limits([config]).of(slow).scope("fleet")
+    assert scope.has_tools
+    assert len(scope.of_tool("mail", "send")) == 1
+    # No other server brings its tools under the pattern by a name that begins like the server.
+    assert scope.of_tool("other", "mail__send") == ()
+    assert not Limits([config]).of(BOB).scope("fleet").has_tools
+    # A text is a single value, unless it is the scope.
+    words = Limits([ClientLimitConfig(claims={"team": "red"}, max_concurrent=1)])
+    assert words.of(Principal("a", claims={"team": "red blue"})).counters == ()
