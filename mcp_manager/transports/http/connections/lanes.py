@@ -166,15 +166,16 @@ class LanePool(DestinationQueue[Lane]):
                 )
                 break
             except BaseException as error:
-                self._permits.release(self)
                 if not wait.is_exhaustion(error):
+                    self._permits.release_closing(self)
                     raise
+                self._permits.release(self)
             await self._permits.pause(wait)
         handler, transport = connection.protocol, connection.transport
         if transport is None or transport.is_closing() or handler is None or handler.should_close:
             # The server has closed it already, or has sent bytes before any request.
             connection.close()
-            self._permits.release(self)
+            self._permits.release_closing(self)
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
 

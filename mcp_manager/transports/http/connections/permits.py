@@ -235,6 +235,10 @@ class ConnectionPermits:
         self._enter(queue)
         self._serve()
 
+    def release_closing(self, queue: DestinationQueue[Any]) -> None:
+        """Give back the permit of a connection that is closing: its socket is open until the loop's next turn."""
+        asyncio.get_running_loop().call_soon(self.release, queue, context=bare_context())
+
     def returned(self, lane: _Held) -> bool:
         """Hand an idle lane to the longest waiter, or close it in favour of one at another destination.
 
@@ -349,7 +353,7 @@ class Permit:
         self._queue = queue
 
     def release(self) -> None:
-        """Give the permit back; idempotent."""
+        """Give the permit back once the connection is closed, if it closes now; idempotent."""
         permits, self._permits = self._permits, None
         if permits is not None:
-            permits.release(self._queue)
+            permits.release_closing(self._queue)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from support.calls import CALM, echo, text_of
@@ -13,6 +16,7 @@ from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError
 from mcp_manager.testing import faults
 from mcp_manager.testing.scripted import ScriptedServer
+from mcp_manager.transports.http.connections.clients import Clients
 
 pytestmark = pytest.mark.both_loops
 
@@ -183,6 +187,35 @@ async def test_a_redirect_does_not_wait_for_the_connection_it_came_on(manager: M
     assert await call(manager, "one", "moved") == "moved"
     assert await call(manager, "two", "two") == "two"
     assert await call(manager, "one", "again") == "again"
+
+
+async def test_a_call_that_is_given_up_while_it_connects_keeps_its_place_until_the_socket_is_closed(
+    one: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, most = 0, 0
+    open_socket = Clients._open_socket
+
+    def counted(clients: Clients, address: Any) -> socket.socket:
+        nonlocal opened, most
+        made = open_socket(clients, address)
+        opened, most = opened + 1, max(most, clients.open_connections("one"))
+        return made
+
+    monkeypatch.setattr(Clients, "_open_socket", counted)
+    # Each call needs a new connection.
+    one.script_always("tools/call", faults.LastAnswer())
+    async with McpManager(ManagerConfig(max_connections=1)) as manager:
+        await manager.deploy("one", {"url": one.url, **CALM})
+        for pause, turns in itertools.product(range(3), range(PASSES)):
+            given_up = asyncio.create_task(call(manager, "one", "given up"))
+            await passes(turns)
+            given_up.cancel()
+            await passes(pause)
+            assert await call(manager, "one", "next") == "next"
+            with contextlib.suppress(asyncio.CancelledError):
+                await given_up
+    assert opened > 3 * PASSES
+    assert most == 1
 
 
 async def test_the_end_of_a_manager_with_callers_waiting(one: ScriptedServer) -> None:

@@ -138,7 +138,7 @@ async def test_every_reply_finds_its_caller(
         replies = await asyncio.gather(*(manager.execute_raw("server", echo(text), timeout=20) for text in texts))
         assert [text_of(reply) for reply in replies] == texts
         if max_connections:
-            # A TLS connection that is given up in its handshake is closed a turn of the loop after its place is free.
+            # The event loop ends a TLS handshake that is given up, and closes its socket turns later.
             assert peak == max_connections or (server.tls is not None and peak > max_connections)
             await server.wait_until(lambda: server.open_connections <= max_connections)
     assert sum(outcomes.values()) == callers * CALLS
