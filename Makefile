@@ -48,7 +48,7 @@ demo: | .venv ## start a few servers, break them, and watch them recover
 clean: ## delete everything that was built or cached, but not .venv
 	rm -rf build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find benchmarks examples mcp_manager tests -type d -name __pycache__ -prune -exec rm -rf {} +
-	find benchmarks mcp_manager -type f \( -name '*.so' -o -name '*.pyd' -o -name '*.c' -o -name '*.html' \) -delete
+	find benchmarks mcp_manager -type f -not -path '*/gateway/admin/page/*' \( -name '*.so' -o -name '*.pyd' -o -name '*.c' -o -name '*.html' \) -delete
 
 .venv:
 	@echo 'There is no .venv yet: run "make setup" first.' >&2

@@ -74,9 +74,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"allow_leaks(*kinds, reason): allow these kinds of leaks; kinds are {', '.join(KINDS)}"
     )
+    # A shell ignores SIGINT in background jobs, and nohup SIGHUP; children that a test signals would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell ignores SIGINT in background jobs; children that a test interrupts would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(trylast=True)

@@ -61,7 +61,7 @@ def discovered(names: NameServer, port: int, **others: Any) -> dict[str, Any]:
         "nameservers": [names.address],
         "refresh_s": 0.05,
         "min_refresh_s": 0.02,
-        "timeout_s": 0.2,
+        "timeout_s": 2.0,
         **others.pop("discovery", {}),
     }
     return {"url": f"http://{NAME}:{port}/mcp", "discovery": discovery, **CALM, **others}
@@ -154,7 +154,9 @@ async def test_what_was_found_last_is_kept(
     trouble: str, names: NameServer, servers: dict[str, ScriptedServer], manager: McpManager
 ) -> None:
     records(names, "127.0.0.1", "127.0.0.2")
-    await manager.deploy("a", discovered(names, servers["::1"].port))
+    # Nothing else tells that no answer comes.
+    looks = {"timeout_s": 0.2} if trouble in ("silent", "dead") else {}
+    await manager.deploy("a", discovered(names, servers["::1"].port, discovery=looks))
     [supervisor] = manager._servers.values()
     before = supervisor.instances
     match trouble:
@@ -186,7 +188,7 @@ async def test_of_two_families_the_one_that_cannot_be_asked_for_keeps_its_addres
     names: NameServer, servers: dict[str, ScriptedServer], manager: McpManager
 ) -> None:
     records(names, "127.0.0.1", "::1")
-    await manager.deploy("a", discovered(names, servers["::1"].port))
+    await manager.deploy("a", discovered(names, servers["::1"].port, discovery={"timeout_s": 0.2}))
     names.silent.add("AAAA")
     records(names, "127.0.0.2")
     await becomes(manager, "127.0.0.2", "::1")

@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.authority import Authority
 from support.documents import DOCUMENTS, Block, Example, blocks_of, examples_of
 from support.orphans import no_orphans
+from support.preloaded import preloaded
 from support.suites import run_suite
 
 from mcp_manager import load_manager_config
@@ -23,7 +25,13 @@ from mcp_manager.config import parse_server_config
 ROOT = Path(__file__).resolve().parents[3]
 README = DOCUMENTS["readme"].read_text(encoding="utf-8")
 SET_UP = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install -e (\S+) && \.venv/bin/(.+)")
-VARIABLES = {"SEARCH_TOKEN": "t", "GATEWAY_SECRET": "s", "HOME": "/home/x", "PYTHON": sys.executable}
+VARIABLES = {
+    "SEARCH_TOKEN": "t",
+    "GATEWAY_SECRET": "s",
+    "ADMIN_TOKEN": "t" * 32,
+    "HOME": "/home/x",
+    "PYTHON": sys.executable,
+}
 PROGRAMS = [example for name in DOCUMENTS for example in examples_of(name)]
 EXAMPLES = [example for example in PROGRAMS if not example.is_suite]
 BLOCKS = [block for path in DOCUMENTS.values() for block in blocks_of(path)]
@@ -42,15 +50,23 @@ def test_every_block_is_of_a_kind_that_is_tried_here() -> None:
     assert [example.name for example in EXAMPLES if not example.output] == []
 
 
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[list[str]]:
+    """The command of an interpreter that has imported what every manager imports, and no more."""
+    pool = "mcp_manager.transports.http.connections.pool"
+    with preloaded("mcp_manager:McpManager", "mcp_manager:PyMcpManager", pool) as command:
+        yield command
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=[example.name for example in EXAMPLES])
-def test_a_program_prints_what_the_text_shows(example: Example, tmp_path: Path) -> None:
+def test_a_program_prints_what_the_text_shows(example: Example, interpreter: list[str], tmp_path: Path) -> None:
     for name, text in example.files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     script = tmp_path / "example.py"
     script.write_text(example.code, encoding="utf-8")
     with no_orphans():
         done = subprocess.run(
-            [sys.executable, "-W", "error", str(script)],
+            [*interpreter, str(script)],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -224,6 +224,9 @@ async def test_a_lack_of_descriptors_says_nothing_of_a_server(transport: str) ->
         config = scripted_stdio().config(**SWIFT) if transport == "stdio" else {"url": url, **SWIFT}
         config = {**config, "connect_timeout_s": 0.5, "retry": {"attempts": 1}}
         async with McpManager() as manager:
+            # What is imported with its first use would need descriptors.
+            await manager.deploy("before", {**config, "connect_timeout_s": 30})
+        async with McpManager() as manager:
             with no_descriptors():
                 await manager.deploy("a", config)
                 told = False

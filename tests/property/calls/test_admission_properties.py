@@ -7,6 +7,7 @@ from functools import partial
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
+from support.examples import examples
 from support.waiting import Floor
 
 from mcp_manager._core.records import Lease
@@ -135,7 +136,7 @@ async def crowd(steps: list[tuple[str, int, int]], own: tuple[int, ...], togethe
 
 
 @given(steps=STEPS, own=st.tuples(*[st.integers(0, 2)] * 3), together=st.integers(0, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_limits_hold_turns_come_in_order_and_nothing_is_lost(
     steps: list[tuple[str, int, int]], own: tuple[int, ...], together: int
 ) -> None:

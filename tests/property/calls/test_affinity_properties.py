@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.examples import examples
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import EXCLUDED, READY
@@ -172,4 +173,4 @@ class AffinityMachine(RuleBasedStateMachine):
 
 
 TestAffinity = AffinityMachine.TestCase
-TestAffinity.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAffinity.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)

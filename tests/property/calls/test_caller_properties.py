@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM
 from support.era_server import HANDSHAKE, STATELESS, EraServer
+from support.examples import examples
 
 from mcp_manager import Caller, CallError, McpManager
 from mcp_manager.testing.scripted import Request
@@ -32,7 +33,7 @@ STEPS = st.lists(
     max_size=25,
 )
 
-slowly = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 
 
 class Telling(EraServer):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.scripted_fleet import Act, ScriptedFleet
 
 from mcp_manager.errors import (
@@ -65,7 +66,7 @@ class Call:
     timeout_s: float
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     script=st.lists(acts(), min_size=1, max_size=25),
     instances=st.integers(1, 3),

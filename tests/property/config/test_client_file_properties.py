@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from mcp_manager.config.clients import fleet_toml, import_fleet
 from mcp_manager.config.clients.dialects import COMMON_FIELDS, COMMON_HARMLESS, DIALECTS, FOREIGN_FIELDS
@@ -56,7 +57,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return {**extra, **holder} if isinstance(holder, dict) else {"mcpServers": holder}
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 @given(documents(), st.sampled_from(FILES))
 def test_a_clients_file_is_loaded_or_refused(document: dict[str, Any], name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.examples import examples
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Backend, Balancing, Lease, Limits
@@ -198,4 +199,4 @@ class BalancingMachine(RuleBasedStateMachine):
 
 
 TestBalancing = BalancingMachine.TestCase
-TestBalancing.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestBalancing.settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)

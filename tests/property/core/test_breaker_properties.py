@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.examples import examples
 from support.models import (
     CLOSED,
     FAILURE,
@@ -228,4 +229,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestBreaker.settings = settings(max_examples=examples(250), stateful_step_count=40, deadline=None)

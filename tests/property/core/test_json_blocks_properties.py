@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.json_delimiting import Refused, delimited, read_result, scanning_by
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_reply, vector_paths
@@ -60,14 +61,14 @@ def same_verdict(value: bytes, max_depth: int = 512) -> None:
         assert outcome == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(value=nested(), tail=st.sampled_from([b"}", b" }", b',"a":1}']))
 def test_what_is_delimited_is_cut_out(value: bytes, tail: bytes) -> None:
     assert delimited(value, 511) == len(value)
     assert read_result(HEAD + value + tail) == value
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(value=nested(), place=st.integers(0, 10_000), wrong=st.one_of(WRONG, STRINGS, st.binary(min_size=1, max_size=2)))
 def test_one_mistake_is_judged_alike(value: bytes, place: int, wrong: bytes) -> None:
     at = place % len(value) + 1
@@ -76,7 +77,7 @@ def test_one_mistake_is_judged_alike(value: bytes, place: int, wrong: bytes) -> 
     same_verdict(value[:at] + value[at + 1 :])
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(parts=st.lists(st.one_of(PLAIN, STRINGS, RUNS, RUNS, WRONG), max_size=10), opening=st.sampled_from([b"[", b"{"]))
 @example(parts=[b"\xdd"], opening=b"[")
 @example(parts=[b'"', b"\\" * 63, b'"', b"]"], opening=b"[")
@@ -87,13 +88,13 @@ def test_anything_is_judged_alike(parts: list[bytes], opening: bytes) -> None:
     same_verdict(value + (b'"]' if opening == b"[" else b'"}'))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(data=st.binary(max_size=200), string=st.booleans())
 def test_arbitrary_bytes_are_judged_alike(data: bytes, string: bool) -> None:
     same_verdict(b'["%b"]' % data if string else b"[%b]" % data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     runs=st.lists(st.tuples(st.sampled_from("[{"), st.integers(1, 70), st.integers(0, 70)), min_size=1, max_size=8),
     room=st.sampled_from(["", " ", "0," * 20, '"' + "a" * 80 + '"']),
@@ -180,7 +181,7 @@ def random_value(dice: random.Random, size: int) -> bytes:
     return ("".join(parts) + "".join(reversed(levels))).encode()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(seed=st.integers(0, 2**32))
 def test_long_values_are_judged_alike(seed: int) -> None:
     dice = random.Random(seed)

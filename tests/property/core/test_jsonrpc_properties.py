@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from mcp_manager._core.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, FrameError, Message, scan, scan_batch
 
@@ -193,7 +194,7 @@ def test_msgspec_finds_the_same_bytes(value: dict[str, Any], seed: int) -> None:
         assert getattr(message, name) == (bytes(raw[name]) if name in raw else None)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(data=st.binary(max_size=60), place=st.sampled_from([b"%b", b'{"method":"%b"}', b'{"id":1,"result":%b}']))
 @example(b"{}", b"\xef\xbb\xbf%b")
 @example(b"\xed\xa0\x80", b'{"method":"%b"}')
@@ -203,7 +204,7 @@ def test_arbitrary_bytes_get_the_oracles_verdict(data: bytes, place: bytes) -> N
     same_verdict(place % data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     value=MESSAGES,
     seed=st.integers(0, 2**32),
@@ -233,25 +234,25 @@ def test_damaged_messages_get_the_oracles_verdict(
 TOKENS = ["{", "}", "[", "]", ",", ":", '"a"', "1", "0", "-", ".", "e", "E", "+", "true", "false", "null", "nul", " "]
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(tokens=st.lists(st.sampled_from(TOKENS), max_size=10))
 def test_values_are_judged_by_the_grammar(tokens: list[str]) -> None:
     same_verdict(b'{"id":1,"result":' + "".join(tokens).encode() + b"}")
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(tokens=st.lists(st.sampled_from(["0", "1", "23", "-", "+", ".", "e", "E"]), max_size=6))
 def test_numbers_are_judged_by_the_grammar(tokens: list[str]) -> None:
     same_verdict(b'{"id":1,"result":[' + "".join(tokens).encode() + b"]}")
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(brackets=st.lists(st.sampled_from(["[", "]", '{"a":', "}", "0", ","]), max_size=12))
 def test_brackets_are_matched(brackets: list[str]) -> None:
     same_verdict(b'{"id":1,"result":[' + "".join(brackets).encode() + b"]}")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     openings=st.lists(st.sampled_from("[{"), max_size=40),
     damage=st.one_of(st.none(), st.tuples(st.integers(0, 39), st.sampled_from(["swap", "drop", "double"]))),
@@ -289,7 +290,7 @@ MEMBERS = st.tuples(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(members=st.lists(MEMBERS, max_size=5), ending=st.sampled_from(["", "", "", ",", " ", ",,"]))
 def test_members_in_any_number_and_order(members: list[tuple[str, str]], ending: str) -> None:
     same_verdict(("{" + ",".join(f"{name}:{value}" for name, value in members) + ending + "}").encode())
@@ -333,7 +334,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(pieces=st.lists(PIECES, max_size=5), place=st.sampled_from(["value", "name", "id", "method"]))
 def test_strings_are_judged_byte_by_byte(pieces: list[bytes], place: str) -> None:
     text = b'"' + b"".join(pieces) + b'"'

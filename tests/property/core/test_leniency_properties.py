@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.json_delimiting import scanning_by
 
 from mcp_manager._core.jsonrpc import FrameError, scan_reply, vector_paths
@@ -64,7 +65,7 @@ def without_halves(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(value=VALUES)
 def test_all_that_json_loads_reads_is_read_alike(value: Any) -> None:
     data = written(value)
@@ -77,7 +78,7 @@ def test_all_that_json_loads_reads_is_read_alike(value: Any) -> None:
     assert decoder.decode(raw) == expected
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(value=VALUES)
 def test_only_halves_of_pairs_are_replaced(value: Any) -> None:
     data = json.dumps(value).encode()
@@ -98,7 +99,7 @@ def test_noise_stays_noise(data: bytes) -> None:
             json.loads(data.decode("utf-8"))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(value=st.recursive(st.one_of(SCALARS, st.just(math.nan)), lambda inner: st.lists(inner, max_size=5)))
 def test_constants_outside_strings_are_replaced(value: Any) -> None:
     plain = json.loads(without_constants(json.dumps(value).encode()), parse_constant=pytest.fail)
@@ -129,7 +130,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("path", vector_paths())
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(message=st.fixed_dictionaries({}, optional=MEMBERS))
 def test_a_reply_that_is_understood_is_json_rpc_for_whom_it_is_passed_on_to(path: str, message: Any) -> None:
     data = json.dumps(message).replace("Infinity", "1e400").encode()
@@ -178,7 +179,7 @@ def defaults_in(value: Any) -> bool:
     return isinstance(value, list) and any(map(defaults_in, value))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(value=SAID, indent=st.sampled_from([None, 0, 2]), tight=st.booleans())
 def test_a_default_that_is_said_is_never_missed(value: Any, indent: int | None, tight: bool) -> None:
     data = json.dumps(value, indent=indent, separators=(",", ":") if tight else None).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
+from support.examples import examples
 
 from mcp_manager._core.allowance import RateLimiter, RetryBudget, Shedder
 from mcp_manager._core.limiter import ConcurrencyLimiter, LimiterSettings
@@ -24,7 +25,7 @@ ENDS = st.lists(
 
 
 @given(events=ENDS, least=st.integers(1, 5), more=st.integers(0, 30), initial=st.integers(1, 30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_aimd_equals_its_definition(
     events: list[tuple[int, int, int, int]], least: int, more: int, initial: int
 ) -> None:
@@ -56,7 +57,7 @@ def test_aimd_equals_its_definition(
 
 
 @given(events=ENDS, least=st.integers(1, 5), more=st.integers(1, 100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_limit_by_gradient_stays_between_its_bounds(
     events: list[tuple[int, int, int, int]], least: int, more: int
 ) -> None:
@@ -73,7 +74,7 @@ def test_a_limit_by_gradient_stays_between_its_bounds(
     burst=st.integers(1, 20),
     pauses=st.lists(st.integers(0, 2 * SECOND), max_size=150),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_no_interval_has_more_than_its_rate_and_the_burst(rate: float, burst: int, pauses: list[int]) -> None:
     limiter = RateLimiter(rate=rate, burst=burst)
     interval_ns = int(1e9 / rate)
@@ -103,7 +104,7 @@ def test_no_interval_has_more_than_its_rate_and_the_burst(rate: float, burst: in
     min_per_s=st.sampled_from((0.0, 0.3, 2.0)),
     events=st.lists(st.tuples(st.integers(0, 3 * SECOND), st.booleans()), max_size=200),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_retries_stay_within_their_share(ratio: float, min_per_s: float, events: list[tuple[int, bool]]) -> None:
     ttl_ns = 10 * SECOND
     budget = RetryBudget(ratio=ratio, min_per_s=min_per_s, ttl_ns=ttl_ns)
@@ -126,7 +127,7 @@ def test_retries_stay_within_their_share(ratio: float, min_per_s: float, events:
 
 
 @given(events=st.lists(st.tuples(st.booleans(), st.integers(0, 2**64 - 1)), max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_nothing_is_shed_while_half_is_accepted(events: list[tuple[bool, int]]) -> None:
     shedder = Shedder(multiple=2.0)
     sent = accepted = 0

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.examples import examples
 from support.models import (
     CLOSED,
     FAILURE,
@@ -351,4 +352,4 @@ class RouterMachine(RuleBasedStateMachine):
 
 
 TestRouter = RouterMachine.TestCase
-TestRouter.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRouter.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -7,6 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.examples import examples
 from support.served import Client, Site, post
 
 from mcp_manager._core.serving import ServedRequest
@@ -55,7 +56,7 @@ def test_any_splitting_gives_the_same(data: bytes, places: list[int]) -> None:
 
 
 @given(data=st.lists(REQUESTS, min_size=1, max_size=3).map(b"".join).filter(lambda data: len(data) < 2_000))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_single_bytes_give_the_same(data: bytes) -> None:
     assert outcome([data[at : at + 1] for at in range(len(data))]) == outcome([data])
 
@@ -185,4 +186,4 @@ class ServingModel(RuleBasedStateMachine):
 
 
 TestServingModel = ServingModel.TestCase
-TestServingModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestServingModel.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)

@@ -7,6 +7,7 @@ import re
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.models_sse import ParsedStream, parse_stream
 
 from mcp_manager._core.sse import SseLimitError, SseParser
@@ -64,7 +65,7 @@ def single_bytes(stream: bytes) -> list[bytes]:
     return [stream[i : i + 1] for i in range(len(stream))]
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(stream=STREAMS, places=PLACES)
 @example(stream=b"data: a\r\n\r\ndata: b\r\r\n", places=[8, 9, 10, 11])
 @example(stream=b"\xef\xbb\xbfdata: a\n\n", places=[1, 2])
@@ -77,7 +78,7 @@ def test_any_chunking_equals_the_whole(stream: bytes, places: list[int]) -> None
     assert parsed([piece for chunk in cut(stream, places) for piece in (chunk, b"")]) == whole
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(stream=STREAMS)
 @example(stream=b"data:1\rdata:2\n\r\n")
 @example(stream=b"id: 1\nid: \0\ndata: x\n\n")
@@ -99,7 +100,7 @@ def parsed_within(chunks: list[bytes], max_line: int, max_event: int) -> tuple[l
     return data, None
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(stream=STREAMS, places=PLACES, max_line=st.integers(1, 12), max_event=st.integers(1, 8))
 @example(stream=b"data: a\n\ndata: bb\n\n", places=[9], max_line=7, max_event=8)
 @example(stream=b"data: a\n\ndata:b\ndata:c\n\n", places=[9], max_line=12, max_event=2)

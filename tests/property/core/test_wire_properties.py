@@ -10,6 +10,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.examples import examples
 from support.responses import SHAPES, Made, Shape, h11_reads, mark
 from support.wires import Network, Peer, cut, response
 
@@ -54,14 +55,14 @@ def assert_own(data: bytes, number: int, exchanges: int) -> None:
 
 
 @given(SHAPES)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_the_responses_of_these_tests_are_what_they_say(shape: Shape) -> None:
     made = shape.make(7)
     assert h11_reads(made.raw, ended=made.until_eof) == (made.status, made.body)
 
 
 @given(st.lists(st.tuples(SHAPES, PLACES), min_size=1, max_size=6))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_whatever_the_pieces_the_results_are_the_bodies_in_order(exchanges: list[tuple[Shape, list[int]]]) -> None:
     network = new_network()
     peer = network.connect()
@@ -90,7 +91,7 @@ def test_whatever_the_pieces_the_results_are_the_bodies_in_order(exchanges: list
 
 
 @given(SHAPES, st.integers(1, 3))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_bytes_that_come_one_by_one(shape: Shape, step: int) -> None:
     small = Shape(**{**vars(shape), "size": shape.size % 300})
     made = small.make(1)
@@ -248,9 +249,9 @@ whatever_arrives = given(
     st.sampled_from(["end", "lose", "reset"]),
     st.booleans(),
 )
-test_whatever_arrives = settings(max_examples=300)(whatever_arrives(exchange_ends_and_has_only_its_own_bytes))
-test_much_more_arrives = pytest.mark.slow(
-    settings(max_examples=1500)(whatever_arrives(exchange_ends_and_has_only_its_own_bytes))
+test_whatever_arrives = settings(max_examples=examples(300))(whatever_arrives(exchange_ends_and_has_only_its_own_bytes))
+test_much_more_arrives = pytest.mark.timeout(600)(
+    pytest.mark.slow(settings(max_examples=examples(1500))(whatever_arrives(exchange_ends_and_has_only_its_own_bytes)))
 )
 
 
@@ -491,4 +492,4 @@ class WireMachine(RuleBasedStateMachine):
 
 
 TestWires = WireMachine.TestCase
-TestWires.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestWires.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, eventually
+from support.examples import examples
 from support.traffic import Traffic
 
 from mcp_manager import ManagerConfig, McpManager
@@ -60,7 +61,7 @@ STEPS = st.lists(
     max_size=8,
 )
 
-slowly = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=examples(30), suppress_health_check=[HealthCheck.too_slow])
 
 
 def fleet(server: ScriptedServer, servers: dict[str, dict[str, Any]]) -> ManagerConfig:

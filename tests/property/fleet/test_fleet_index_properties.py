@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.examples import examples
 
 from mcp_manager.config import ToolsConfig
 from mcp_manager.fleet.index import _GROUPS_AT_MOST, Chooser, FleetIndex, Traits, _Level
@@ -117,7 +118,7 @@ class FleetIndexMachine(RuleBasedStateMachine):
 
 
 TestFleetIndex = FleetIndexMachine.TestCase
-TestFleetIndex.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestFleetIndex.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
 @given(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from support.examples import examples
 
 from mcp_manager import ManagerConfig, McpManager, MetricsCollector, ServerConfig
 from mcp_manager._core.readings import Exemplar, note_exemplar
@@ -72,7 +73,7 @@ async def compare(ids: list[str], calls: list[Made]) -> None:
         assert sum(each.value for each in samples if each.name == "mcp_servers") == len(ids)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(IDS, min_size=1, max_size=4, unique=True), CALLS)
 def test_the_text_is_that_of_the_library(ids: list[str], calls: list[Made]) -> None:
     asyncio.run(compare(ids, calls))

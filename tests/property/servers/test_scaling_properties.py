@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, eventually
+from support.examples import examples
 from support.traffic import Traffic
 
 from mcp_manager import McpManager, RolloutError
@@ -29,7 +30,7 @@ REDEPLOYS = st.tuples(st.just("redeploy"), st.integers(0, 4), PLANS, PAUSES)
 CANCELLED = st.tuples(st.just("cancel"), st.integers(1, 4), PLANS, PAUSES)
 STEPS = st.lists(st.one_of(SCALES, REDEPLOYS, CANCELLED), min_size=1, max_size=8)
 
-slowly = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 
 
 def check_places(supervisor: Supervisor) -> None:
@@ -124,7 +125,7 @@ def test_no_call_is_lost_or_made_twice_and_what_is_wanted_comes(
     asyncio.run(live_through(steps, finally_wanted))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 20)), min_size=1, max_size=12))
 def test_of_many_numbers_the_last_one_holds(numbers: list[tuple[int, int]]) -> None:
     async def scale_often() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 from support.scripted_fleet import Act, ScriptedFleet
 
 from mcp_manager.errors import (
@@ -203,7 +204,7 @@ def test_an_operator_is_told_of_nothing_else_in_maintenance() -> None:
     run_in_virtual_time(work())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     plan=st.lists(
         st.tuples(st.sampled_from(["works", "exits", "is killed"]), st.floats(0.0, 3.0), st.floats(0.0, 20.0)),

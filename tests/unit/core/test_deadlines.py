@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.examples import examples
 
 from mcp_manager._core.deadlines import TICK_NS, Deadline, DeadlineWheel
 
@@ -327,4 +328,4 @@ class WheelMachine(RuleBasedStateMachine):
 
 
 TestWheel = WheelMachine.TestCase
-TestWheel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestWheel.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from mcp_manager._core.deadlines import DeadlineWheel
 from mcp_manager._core.wire import WireGroup, WirePool
@@ -135,7 +136,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     limit=st.sampled_from([0, 1, 2, 4]), limit_per_origin=st.sampled_from([0, 1, 2]), steps=STEPS, hurried=st.booleans()
 )

@@ -9,6 +9,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.calls import CALM, echo, eventually, text_of
+from support.examples import examples
 from support.streams import ANY, Cut, ResumedReply
 
 from mcp_manager import ManagerConfig, McpManager
@@ -33,7 +34,7 @@ class _Both:
 
 
 @given(_CUTS, st.integers(0, 6), st.booleans(), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_every_event_arrives_once_and_the_reply_is_found(
     cuts: list[Cut], others: int, lanes: bool, uses_retry: bool
 ) -> None:
