@@ -12,7 +12,7 @@ from typing import Any, Never, Protocol, Self, final
 from mcp_manager._core.call_ring import CallRing
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.records import Lease, Server
+from mcp_manager._core.records import Backend, Lease, Server
 from mcp_manager._core.router import Router
 from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import WirePool
@@ -135,6 +135,8 @@ class CallPath:
         now_ns: int,
         deadline_ns: int,
         key: int = 0,
+        channel: Channel | None = None,
+        backend: Backend | None = None,
     ) -> DirectCall:
         """Lease a backend of a server and, if it has an idle wire, send the request.
 
@@ -152,6 +154,9 @@ class CallPath:
             When the reply must have arrived, by the same clock; 0 for no deadline.
         key
             As for :meth:`Router.pick`.
+        channel, backend
+            The session that the request is sent on, in place of that of the backend, and the backend that has it: if
+            another one is leased, or ``channel`` is ``None``, nothing is sent. Without ``backend``, that of the lease.
 
         Raises
         ------

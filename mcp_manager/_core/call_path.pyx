@@ -9,11 +9,11 @@ from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.balancing cimport LIMITED
 from mcp_manager._core.breaker cimport SUCCESS
-from mcp_manager._core.stateless_frame cimport StatelessFrame, is_complete
+from mcp_manager._core.stateless_frame cimport is_complete
 from mcp_manager._core.call_ring cimport CallRing
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
-from mcp_manager._core.records cimport Lease, Server
+from mcp_manager._core.records cimport Backend, Lease, Server
 from mcp_manager._core.router cimport Router
 from mcp_manager._core.sealing cimport seal
 from mcp_manager._core.tool_calls cimport is_tool_error, name_call
@@ -31,8 +31,6 @@ cdef enum:
 
 @cython.final
 cdef class RequestIds:
-    cdef int64_t following
-
     def __cinit__(self, int64_t first):
         self.following = first
 
@@ -44,16 +42,6 @@ cdef class RequestIds:
 
 @cython.final
 cdef class Channel:
-    cdef WirePool pool
-    cdef RequestIds ids
-    cdef object listener
-    cdef Py_ssize_t limit
-    cdef bytes opening
-    cdef readonly object session
-    cdef public object label
-    cdef object dialect
-    cdef StatelessFrame stateless_frame
-
     def __cinit__(
         self,
         WirePool pool not None,
@@ -93,13 +81,6 @@ cdef bint accepts(Channel channel, Message reply):
 @cython.final
 @cython.freelist(64)
 cdef class DirectCall:
-    cdef readonly Lease lease
-    cdef readonly Exchange exchange
-    cdef readonly object future
-    cdef Channel channel
-    cdef Wire wire
-    cdef readonly str method
-
     def __init__(self):
         raise TypeError("a DirectCall comes from CallPath.begin()")
 
@@ -117,15 +98,6 @@ cdef class DirectCall:
 
 @cython.final
 cdef class CallPath:
-    cdef Router router
-    cdef object clock
-    cdef uint64_t random
-    cdef CallRing ring
-    # Called with slow calls; None unless they are watched for.
-    cdef object on_slow
-    # Counts the measurements of when calls are slow, from 1 on: earlier ones are not valid any more.
-    cdef uint64_t slow_epoch
-
     def __cinit__(self, Router router not None, clock, uint64_t seed, CallRing ring=None):
         self.slow_epoch = 1
         self.router = router
@@ -143,7 +115,14 @@ cdef class CallPath:
         return number ^ (number >> 31)
 
     def begin(
-        self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns, uint64_t key=0
+        self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns,
+        uint64_t key=0, Channel channel=None, Backend backend=None,
+    ):
+        return self.start(server, method, request, now_ns, deadline_ns, key, channel, backend)
+
+    cdef DirectCall start(
+        self, Server server, str method, object request, int64_t now_ns, int64_t deadline_ns, uint64_t key,
+        Channel own, Backend its,
     ):
         cdef DirectCall direct = DirectCall.__new__(DirectCall)
         cdef Lease lease
@@ -157,9 +136,14 @@ cdef class CallPath:
             name_call(self.router.tools, lease, request)
             if 0 < lease.rejection < LIMITED:
                 self.router.tools.count(lease, lease.rejection)
-        if request is None or lease.backend is None or lease.backend.channel is None:
+        if request is None or lease.backend is None:
             return direct
-        channel = <Channel?> lease.backend.channel
+        if its is not None:
+            channel = own if lease.backend is its else None
+        else:
+            channel = <Channel?> lease.backend.channel if lease.backend.channel is not None else None
+        if channel is None:
+            return direct
         if channel.dialect is not None:
             exchange = self.framed(channel, request, deadline_ns)
             if exchange is None:
@@ -193,11 +177,13 @@ cdef class CallPath:
             # The Python call path meets the same error, and counts it.
             return None
 
-    def land(self, DirectCall direct not None, reply):
+    cpdef Message land(self, DirectCall direct, object reply):
         cdef WireReply response
         cdef Message message
         cdef bytes body
         cdef int64_t now_ns = self.clock()
+        if direct is None:
+            raise TypeError("direct must be a DirectCall")
         if direct.channel is None:
             raise ValueError("the call was not sent: there is no reply to take")
         if 0 < direct.exchange.deadline_ns < now_ns - LATE_NS:

@@ -8,8 +8,8 @@ cdef enum Ending:
     KEEPS
     CLOSES
 
-# A response with a body of JSON, or with none; the body is only included if they are joined.
-cdef bytes response(int status, bytes body, bytes fields, bytes date, Ending ending, bint joined)
+# A response with a body of JSON, or with none: its head, and the first bytes of the body.
+cdef bytes response(int status, Py_ssize_t size, bytes fields, bytes date, Ending ending, bytes first)
 cdef bytes events_head(bytes fields, bytes date, Ending ending, bint chunked)
 cdef bytes chunk_of(bytes data)
 # The body of a response that refuses a request.

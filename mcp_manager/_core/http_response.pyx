@@ -39,10 +39,9 @@ cdef bytes date_line(int64_t second):
     return date
 
 
-cdef bytes response(int status, bytes body, bytes fields, bytes date, Ending ending, bint joined):
+cdef bytes response(int status, Py_ssize_t size, bytes fields, bytes date, Ending ending, bytes first):
     cdef bytes line = <bytes> STATUS_LINES[status]
     cdef bytes state = <bytes> ENDINGS[<int> ending]
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
     cdef Py_ssize_t total
     cdef char[128] length
     cdef int digits = 0
@@ -54,7 +53,7 @@ cdef bytes response(int status, bytes body, bytes fields, bytes date, Ending end
         # RFC 9110, section 8.6
         digits = snprintf(length, sizeof(length), "Content-Length: 0\r\n")
     total = PyBytes_GET_SIZE(line) + digits + PyBytes_GET_SIZE(date) + PyBytes_GET_SIZE(fields)
-    total += PyBytes_GET_SIZE(state) + 2 + (size if joined else 0)
+    total += PyBytes_GET_SIZE(state) + 2 + PyBytes_GET_SIZE(first)
     whole = PyBytes_FromStringAndSize(NULL, total)
     at = put(PyBytes_AS_STRING(whole), line)
     memcpy(at, length, digits)
@@ -62,8 +61,7 @@ cdef bytes response(int status, bytes body, bytes fields, bytes date, Ending end
     at = put(at, fields)
     at = put(at, state)
     memcpy(at, <const char*> b"\r\n", 2)
-    if joined:
-        memcpy(at + 2, PyBytes_AS_STRING(body), size)
+    put(at + 2, first)
     return whole
 
 

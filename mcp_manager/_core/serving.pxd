@@ -77,6 +77,8 @@ cdef class ServedConnection(PacedReader):
     cdef object last_target
     cdef str last_path
     cdef int in_turn
+    # What is known of the client from its earlier requests; see forward_path.
+    cdef object known
 
     cdef int await_for(self, Wait wait) except -1
     cdef object work(self, const char* data, Py_ssize_t size)
@@ -107,5 +109,5 @@ cdef class ServedRequest(RequestHead):
     # Whether its response was begun, and whether that is an event stream.
     cdef bint begun
     cdef bint streams
-    cdef object write_response(self, int status, bytes body, bytes fields)
+    cdef object write_response(self, int status, bytes body, object rest, bytes fields)
     cdef Ending ending(self) noexcept

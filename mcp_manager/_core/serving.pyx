@@ -393,7 +393,7 @@ cdef class ServedConnection(PacedReader):
                 if request.begun:
                     self.cut_off()
                 else:
-                    request.write_response(500, refusal(500), b"")
+                    request.write_response(500, refusal(500), None, b"")
 
     # Going on after a pause
 
@@ -459,9 +459,8 @@ cdef class ServedConnection(PacedReader):
     cdef object refuse(self, int status):
         """Answer what is not a request, and close."""
         cdef bytes body = refusal(status)
-        self.unread = self.body = None
-        self.chunks = self.request = None
-        self.write(response(status, body, b"", self.pool.current_date(), CLOSES, True))
+        self.unread = self.body = self.chunks = self.request = None
+        self.write(response(status, PyBytes_GET_SIZE(body), b"", self.pool.current_date(), CLOSES, body))
         self.linger()
 
     cdef object linger(self):
@@ -508,7 +507,7 @@ cdef class ServedConnection(PacedReader):
         self.pool.connections.discard(self)
         self.leave_turns()
         self.request = self.chunks = None
-        self.unread = self.body = None
+        self.unread = self.body = self.known = None
         if request is not None and request.connection is not None:
             request.connection = None
             on_gone, request.on_gone = request.on_gone, None
@@ -537,19 +536,21 @@ cdef class ServedRequest(RequestHead):
             raise RuntimeError("the request is answered already")
         if self.connection is None:
             return
-        self.write_response(status, body, fields)
+        self.write_response(status, body, None, fields)
 
-    cdef object write_response(self, int status, bytes body, bytes fields):
+    cdef object write_response(self, int status, bytes body, object rest, bytes fields):
         cdef ServedConnection connection = self.connection
-        cdef bint joined = PyBytes_GET_SIZE(body) <= MAX_JOINED
-        cdef bytes head
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(body) + (0 if rest is None else len(rest))
+        if rest is None and size > MAX_JOINED:
+            body, rest = b"", body
         if connection.pool.draining:
             self.keeps_alive = False
-        head = response(status, body, fields, connection.pool.current_date(), self.ending(), joined)
+        body = response(status, size, fields, connection.pool.current_date(), self.ending(), body)
         self.begun = True
-        connection.write(head)
-        if not joined:
+        if rest is None:
             connection.write(body)
+        else:
+            connection.transport.writelines((body, rest))  # One system call: each may wake the client.
         if self.connection is connection:
             connection.completed(self)
 

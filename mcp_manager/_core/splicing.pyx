@@ -11,6 +11,9 @@ from mcp_manager._core.json_text cimport Fault, Range, skip_brackets, skip_key, 
 from mcp_manager._core.jsonrpc cimport MEMBERS, Message
 from mcp_manager._core.member_names cimport PARAMS
 
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char* first, const char* second, size_t size)
+
 cdef enum:
     MAX_DEPTH = 512
     MAX_MEMBERS = 1024
@@ -24,8 +27,13 @@ cdef object unclear(str why):
     raise UnclearMemberError(why)
 
 
-cdef bint find(const uint8_t* text, Range whole, const char* name, Py_ssize_t size, Range* found) except -1:
-    """Find the value of a member of the object in ``whole``, which was scanned before; its brackets are there."""
+cdef bint find(
+    const uint8_t* text, Range whole, const char* name, Py_ssize_t size, bint sole, Range* found
+) except -1:
+    """Find the value of a member of the object in ``whole``, which was scanned before; its brackets are there.
+
+    ``sole``: no other member may have the name in other letters, because some libraries take it for the same.
+    """
     cdef Range key
     cdef Fault fault
     cdef bint escaped = False
@@ -53,11 +61,15 @@ cdef bint find(const uint8_t* text, Range whole, const char* name, Py_ssize_t si
             at = skip_scalar(text, value, whole.end, &fault)
         if at < 0:
             return unclear("it is malformed")
-        if key.end - key.start == size and memcmp(text + key.start, name, size) == 0:
-            if found.start >= 0:
+        if key.end - key.start == size and strncasecmp(<const char*> text + key.start, name, size) == 0:
+            if memcmp(text + key.start, name, size) != 0:
+                if sole:
+                    return unclear("a name is there in other letters")
+            elif found.start >= 0:
                 return unclear("a name is there twice")
-            found.start = value
-            found.end = at
+            else:
+                found.start = value
+                found.end = at
         at = skip_space(text, at, whole.end)
         if at < whole.end and text[at] == 0x2C:
             at = skip_space(text, at + 1, whole.end)
@@ -69,7 +81,7 @@ def member_range(bytes text not None, bytes name not None):
     whole.start = 0
     whole.end = PyBytes_GET_SIZE(text)
     if not find(
-        <const uint8_t*> PyBytes_AS_STRING(text), whole, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), &found
+        <const uint8_t*> PyBytes_AS_STRING(text), whole, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), False, &found
     ):
         return None
     return found.start, found.end
@@ -80,7 +92,9 @@ def text_param(Message message not None, bytes name not None):
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(message.data)
     cdef Range params = message.members[<int> PARAMS]
     cdef object value
-    if params.start < 0 or not find(text, params, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), &found):
+    if params.start < 0 or not find(
+        text, params, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), True, &found
+    ):
         return None
     if text[found.start] != 0x22:
         return None

@@ -1,0 +1,127 @@
+"""Layout of the compiled forward path."""
+
+from libc.stdint cimport int64_t, uint16_t
+
+from mcp_manager._core.call_path cimport CallPath, DirectCall
+from mcp_manager._core.jsonrpc cimport Message
+from mcp_manager._core.request_head cimport NOTED
+from mcp_manager._core.serving cimport ServedRequest
+
+
+cdef class KnownFields:
+    # The head of the request that they were learned from, and where its noted fields are.
+    cdef bytes head
+    cdef uint16_t[NOTED] starts
+    cdef uint16_t[NOTED] sizes
+    cdef str path
+    # That of the endpoint among those that were found
+    cdef object path_key
+    cdef bint is_granted
+    cdef readonly object principal
+    # That of the rules when they were applied
+    cdef object epoch
+    cdef readonly object endpoint
+    cdef readonly object accepted
+    cdef readonly bytes fields
+    cdef readonly str era
+    cdef tuple counted
+    cdef int64_t valid_until_ns
+    # What counts and records the calls of its connection, once that was needed.
+    cdef public object sender
+    # By the bytes of ``_meta``, b"" where these do not matter
+    cdef dict clients
+    cdef bint is_stateless
+
+    cdef bint are_those_of(self, ServedRequest request) noexcept
+
+
+cdef class KnownClient:
+    cdef readonly object client
+    cdef readonly KnownFields fields
+    # By name
+    cdef dict routes
+    # What a server of the handshake era gets in place of ``_meta``: None for the same, b"" for nothing.
+    cdef bytes meta
+
+
+cdef class ForwardRoute:
+    cdef readonly str server_id
+    cdef readonly str name
+    cdef readonly object supervisor
+    cdef readonly object adapt
+    # Other than the name that the client uses; else None.
+    cdef bytes own
+    cdef object routing
+    # Begins a call on the session of the client, if it has one of its own there; else None.
+    cdef object check_out
+    # Whether the client has a session of its own as soon as the server keeps tasks.
+    cdef bint minds_tasks
+    # Whether the server is one of 2026-07-28, as the client then is.
+    cdef readonly bint is_stateless
+    # Whether only responses that mention certain members have to be adapted.
+    cdef bint adapts_few
+
+
+cdef class ForwardedCall:
+    cdef ForwardPath path
+    cdef readonly ServedRequest incoming
+    cdef readonly KnownClient known
+    cdef readonly ForwardRoute route
+    cdef readonly Message message
+    cdef readonly Message request
+    cdef readonly bytes id_raw
+    cdef readonly DirectCall direct
+    # The use of the client's own session; None if the session is shared.
+    cdef readonly object checkout
+    # What it uses of the limits, and says in the audit log; None if neither applies.
+    cdef readonly object usage
+    cdef readonly int64_t started_ns
+    cdef readonly int64_t deadline_ns
+    cdef public object waits_since
+    cdef tuple key
+    # What goes on with it on the general path; None as long as it is here.
+    cdef object sent
+    cdef bint is_over
+    # Where the text of the server goes on after another beginning.
+    cdef Py_ssize_t goes_on
+
+    cdef object general(self)
+    cdef object answer(self, Message reply)
+    cdef int let_go(self) except -1
+    cdef bytes opening(self, Message reply)
+    cdef bytes adapted(self, Message reply)
+
+
+cdef class ForwardPath:
+    cdef CallPath calls
+    cdef object clock
+    cdef object take
+    cdef object go_on
+    cdef object failed
+    cdef object adapt
+    cdef object context
+    # The registries of the gateway that calls under way are in, each with its owner
+    cdef dict servers
+    cdef dict paths
+    cdef dict granted_paths
+    cdef object security
+    cdef dict ended
+    cdef dict running
+    cdef dict counts
+    cdef dict names
+    cdef dict parameters
+    cdef dict quiet
+    cdef object keep_alives
+    cdef object count_first
+    # Whether calls are counted or recorded one by one, and what begins that.
+    cdef object accounting
+    cdef object account
+    cdef object sent_requests
+    cdef set waiting
+    cdef readonly int64_t forwarded
+
+    cdef bint forward(self, ServedRequest request) except -1
+    cdef bint send(
+        self, ServedRequest request, KnownClient known, ForwardRoute route, Message message, Message sent
+    ) except -1
+    cdef int count(self, KnownFields fields) except -1

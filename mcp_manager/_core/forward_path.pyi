@@ -1,0 +1,208 @@
+"""The compiled forward path: a client's ``tools/call`` that repeats what is known of it, on to a server and back.
+
+The general path of the gateway takes the first call of each kind, and teaches this one what it has found out: who the
+client is, which server has the tool, and under which name. All of it is checked again with each call, by identity. As
+soon as anything else happens than a plain reply, the general path goes on with the call.
+"""
+
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from typing import Any, Never, Self, final
+
+from mcp_manager._core.call_path import CallPath, DirectCall
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.serving import ServedRequest
+
+@final
+class KnownFields:
+    """What the header fields of a request say, as long as the next requests of its connection repeat them.
+
+    Parameters
+    ----------
+    request
+        The request that they were learned from.
+    endpoint, principal
+        Where it goes, and whom it is made for.
+    accepted
+        The kinds of response that the client accepts; JSON among them.
+    fields
+        Header fields of every response to this client, as complete lines.
+    era
+        ``handshake`` or ``stateless``.
+    """
+
+    endpoint: Any
+    principal: Any
+    accepted: Any
+    fields: bytes
+    era: str
+    sender: Any
+    """What counts and records the calls of its connection; ``None`` until that is needed."""
+
+    def __new__(
+        cls, request: ServedRequest, endpoint: Any, accepted: Any, fields: bytes, era: str, principal: Any
+    ) -> Self: ...
+    def believe(self, until_ns: int, epoch: object) -> None:
+        """Use them until a time of the monotonic clock, and as long as the rules are those of ``epoch``."""
+
+@final
+class KnownClient:
+    """A client that sends such requests; of one connection there may be several in the stateless era."""
+
+    client: Any
+    fields: KnownFields
+
+@final
+class ForwardRoute:
+    """Where the calls of a tool go.
+
+    Parameters
+    ----------
+    server_id, supervisor
+        The server.
+    name
+        The name that clients use.
+    adapt
+        Puts a response into the terms of the client; ``None`` if it is passed on as it is.
+    routing
+        The route holds as long as the endpoint's ``routing`` is this object.
+    adapts_few
+        Whether ``adapt`` changes nothing but URIs of resources, and notes tasks: most responses need not be shown to it.
+    minds_tasks
+        Whether the client has a session of its own as soon as the server keeps tasks.
+    is_stateless
+        Whether the server is one of 2026-07-28; then the client is, too.
+    check_out
+        Begins a call on the session that the client has for itself: returns a
+        :class:`~mcp_manager.servers.caller_sessions.Checkout`, or ``None`` if that session is not open. ``None``: it
+        shares the session.
+    """
+
+    server_id: str
+    name: str
+    supervisor: Any
+    is_stateless: bool
+    adapt: Callable[[bytes], bytes] | None
+
+    def __new__(
+        cls,
+        server_id: str,
+        name: str,
+        supervisor: object,
+        adapt: Callable[[bytes], bytes] | None,
+        routing: object,
+        *,
+        adapts_few: bool,
+        minds_tasks: bool,
+        is_stateless: bool = False,
+        check_out: Callable[[], Any] | None = None,
+    ) -> Self: ...
+
+@final
+class ForwardedCall:
+    """A call that was sent, until its reply is there or the general path goes on with it."""
+
+    incoming: ServedRequest
+    known: KnownClient
+    route: ForwardRoute
+    message: Message
+    request: Message
+    id_raw: bytes
+    direct: DirectCall
+    checkout: Any
+    usage: Any
+    started_ns: int
+    deadline_ns: int
+    waits_since: int
+
+    def __init__(self) -> Never: ...
+    def go_on(self) -> None:
+        """Let the general path finish it. Idempotent."""
+    def cancel(self) -> None:
+        """Cancel it, on the general path."""
+    def keep_alive(self) -> None:
+        """Give the client a sign of life, on the general path."""
+
+@final
+class ForwardPath:
+    """Take the POSTs of clients: call it with each.
+
+    Parameters
+    ----------
+    calls
+        Sends requests to servers, and takes their replies.
+    clock
+        Returns monotonic nanoseconds.
+    take
+        Takes a request that cannot be forwarded here; nothing was done with it.
+    account
+        Counts a call before it is sent, and returns what it uses until its ``end()``; ``None`` if it was refused. Called
+        only while ``accounting`` is on.
+    go_on
+        Goes on with a call on the general path, and returns what it has made of it.
+    failed
+        Is called with a call and the exception if a reply could not be handed over.
+    adapt
+        Returns a response in the terms of the client.
+    context
+        The context in which replies are handed over.
+    owners
+        By name, the registries of the gateway that are looked at, and those that a call is entered in while it is
+        under way, each of which still belongs to its owner: ``servers``, ``paths``, ``granted_paths``, ``security``, ``accounting``,
+        ``ended``, ``running``, ``counts``, ``count``, ``names``, ``parameters``, ``keep_alives``, ``quiet``, ``sent_requests`` and
+        ``waiting``.
+
+    Attributes
+    ----------
+    forwarded
+        How many calls it has sent.
+    """
+
+    forwarded: int
+
+    def __new__(
+        cls,
+        calls: CallPath,
+        clock: Callable[[], int],
+        *,
+        take: Callable[[Any], None],
+        account: Callable[[ForwardedCall], Any],
+        go_on: Callable[[ForwardedCall], Any],
+        failed: Callable[[ForwardedCall, Exception], None],
+        adapt: Callable[[ForwardedCall, Any, bytes], bytes],
+        context: Context,
+        owners: Mapping[str, Any],
+    ) -> Self: ...
+    def __call__(self, request: ServedRequest) -> None: ...
+    def known_fields(self, request: ServedRequest) -> KnownFields | None:
+        """Return what is known of the fields of a request, if its connection has sent the same before."""
+    def learn_fields(self, request: ServedRequest, fields: KnownFields) -> None:
+        """Keep what the fields of a request say for its connection."""
+    def learn(
+        self,
+        fields: KnownFields,
+        message: Message,
+        client: Any,
+        meta: bytes | None,
+        route: ForwardRoute,
+        sent: Any,
+    ) -> bool:
+        """Keep where a call of a client goes.
+
+        Parameters
+        ----------
+        fields
+            What is known of its header fields.
+        message, client
+            The call, and who has sent it.
+        meta
+            What servers of the handshake era get in place of ``_meta``: JSON, b"" for nothing; ``None``: the same.
+        route
+            Where it goes.
+        sent
+            The call as the server got it.
+
+        Returns
+        -------
+        Whether it was kept: there was room, and the call is one of those that can be repeated.
+        """

@@ -1,0 +1,542 @@
+"""The compiled forward path: a client's tools/call that repeats what is known of it, on to a server and back.
+
+The general path of the gateway takes the first call of each kind, and teaches this one what it has found out: who the
+client is, which server has the tool, and under which name. All of it is checked again with each call, by identity. As
+soon as anything else happens than a plain reply, the general path goes on with the call.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromObject
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcmp
+
+from mcp_manager._core.call_path cimport CallPath, Channel
+from mcp_manager._core.call_texts cimport (
+    META, TASK, TYPE, URIS, CallParams, is_evidently_complete, mentioned, opening_of, read_params, with_members,
+)
+from mcp_manager._core.json_text cimport Range
+from mcp_manager._core.jsonrpc cimport Message, scan_one
+from mcp_manager._core.member_names cimport ID, RESULT_MEMBER
+from mcp_manager._core.records cimport Backend, Server
+from mcp_manager._core.sealing cimport seal
+from mcp_manager._core.serving cimport ServedRequest
+from mcp_manager._core.splicing cimport replaced
+
+from mcp_manager._core.jsonrpc import FrameError
+
+cdef enum:
+    MAX_DEPTH = 512
+    # What is kept for one connection: kinds of clients, and names of tools for each.
+    MAX_CLIENTS = 8
+    MAX_ROUTES = 64
+    # Backends that are looked at for whether they are still of the same era.
+    MAX_LOOKED_AT = 8
+    REQUEST = 0
+    # Numbers of noted header fields
+    METHOD_FIELD = 6
+    NAME_FIELD = 7
+    # The fields that say who a client is, and how it wants to be answered: host, origin, accept, content-type,
+    # mcp-session-id, mcp-protocol-version, authorization.
+    WHO_FIELDS = 0b100111111
+    # A longer response is searched by the general adaptation, which knows where to look.
+    MAX_SEARCHED = 65536
+    NEAR = 8192
+
+cdef str TOOLS_CALL = "tools/call"
+cdef bytes NO_META = b""
+# What the call path may ask of the listener of a call.
+cdef frozenset OF_LISTENER = frozenset({
+    "token", "party", "context", "takes_messages", "takes_every_result", "has_answered", "stands_still",
+    "is_delivering", "take_progress", "take_notification", "answer", "finish", "aclose",
+})
+
+
+@cython.final
+cdef class KnownFields:
+    def __cinit__(
+        self, ServedRequest request not None, endpoint, accepted, bytes fields not None, str era not None, principal
+    ):
+        cdef int number
+        self.head = request.head
+        for number in range(NOTED):
+            self.starts[number] = request.starts[number]
+            self.sizes[number] = request.sizes[number]
+        self.path = request.path
+        self.is_granted = principal.grant is not None
+        self.path_key = (request.path, principal.grant) if self.is_granted else request.path
+        self.principal = principal
+        self.endpoint = endpoint
+        self.accepted = accepted
+        self.fields = fields
+        self.era = era
+        self.counted = (endpoint.name, era, 200)
+        self.is_stateless = era == "stateless"
+        self.clients = {}
+
+    def believe(self, int64_t until_ns, epoch):
+        self.valid_until_ns = until_ns
+        if self.epoch is not epoch:
+            # Where calls go may be different as well, such as to a server that gets credentials of clients by now.
+            self.clients.clear()
+            self.epoch = epoch
+
+    cdef bint are_those_of(self, ServedRequest request) noexcept:
+        """Return whether a request has the same fields, apart from those that say what it is about."""
+        cdef const char* mine = PyBytes_AS_STRING(self.head)
+        cdef const char* its = PyBytes_AS_STRING(request.head)
+        cdef int number
+        if request.several != 0:
+            return False
+        for number in range(NOTED):
+            if not (WHO_FIELDS >> number) & 1:
+                continue
+            if (
+                (self.starts[number] == 0) != (request.starts[number] == 0)
+                or self.sizes[number] != request.sizes[number]
+            ):
+                return False
+            if memcmp(mine + self.starts[number], its + request.starts[number], self.sizes[number]) != 0:
+                return False
+        return True
+
+
+@cython.final
+cdef class KnownClient:
+    def __cinit__(self, KnownFields fields not None, client, bytes meta):
+        self.fields = fields
+        self.client = client
+        self.meta = meta
+        self.routes = {}
+
+
+@cython.final
+cdef class ForwardRoute:
+    def __cinit__(
+        self, str server_id not None, str name not None, supervisor, adapt, routing, *, bint adapts_few,
+        bint minds_tasks, bint is_stateless=False, check_out=None,
+    ):
+        self.server_id = server_id
+        self.name = name
+        self.supervisor = supervisor
+        self.adapt = adapt
+        self.routing = routing
+        self.adapts_few = adapts_few
+        self.minds_tasks = minds_tasks
+        self.check_out = check_out
+        self.is_stateless = is_stateless
+
+
+@cython.final
+@cython.freelist(64)
+cdef class ForwardedCall:
+    def __init__(self):
+        raise TypeError("a ForwardedCall comes from a ForwardPath")
+
+    # As the callback of the future
+
+    def __call__(self, future):
+        cdef Message reply = None
+        if self.sent is not None or self.is_over:
+            return
+        if not future.cancelled() and future.exception() is None:
+            reply = self.path.calls.land(self.direct, future.result())
+        if reply is None:
+            self.general()
+            return
+        try:
+            self.answer(reply)
+        except Exception as error:
+            self.path.failed(self, error)
+
+    cdef object answer(self, Message reply):
+        """Send a reply to the client."""
+        cdef ServedRequest incoming = self.incoming
+        cdef ForwardPath path = self.path
+        cdef bytes body
+        cdef object rest = None
+        self.let_go()
+        if self.checkout is not None:
+            self.checkout.release()
+        if self.known.fields.is_stateless:
+            incoming.on_gone = None
+        body = self.opening(reply)
+        if body is None:
+            body = self.adapted(reply)
+        else:
+            rest = PyMemoryView_FromObject(reply.data)[self.goes_on:reply.whole.end]
+        path.count(self.known.fields)
+        if self.usage is not None:
+            self.usage.end(body)
+        if incoming.connection is not None and not incoming.begun:
+            incoming.write_response(200, body, rest, self.known.fields.fields)
+
+    cdef bytes opening(self, Message reply):
+        """Return what a long response begins with, so that the rest is not copied; ``None`` for other responses."""
+        cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(reply.data)
+        if reply.whole.end - reply.whole.start <= MAX_SEARCHED or not self.known.fields.is_stateless:
+            return None
+        if self.route.is_stateless:
+            return None
+        if self.route.adapt is not None or self.usage is not None:
+            return None
+        if mentioned(text, reply.whole.start, reply.whole.start + NEAR) & TYPE:
+            return None
+        if mentioned(text, reply.whole.end - NEAR, reply.whole.end) & TYPE:
+            return None
+        return opening_of(reply, self.id_raw, &self.goes_on)
+
+    cdef bytes adapted(self, Message reply):
+        """Return the response in the terms of the client, from a server of the handshake era."""
+        cdef Range part = reply.members[<int> RESULT_MEMBER]
+        cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(reply.data)
+        cdef Py_ssize_t size = reply.whole.end - reply.whole.start
+        cdef bint is_stateless = self.known.fields.is_stateless
+        cdef object adapt = self.route.adapt
+        cdef int found
+        cdef bytes response
+        if size > MAX_SEARCHED:
+            found = mentioned(text, reply.whole.start, reply.whole.start + NEAR)
+            found |= mentioned(text, reply.whole.end - NEAR, reply.whole.end)
+            found |= URIS
+        else:
+            found = mentioned(text, reply.whole.start, reply.whole.end)
+        if adapt is not None and self.route.adapts_few and not found & (URIS | TASK):
+            adapt = None
+        if self.route.is_stateless and adapt is None and is_evidently_complete(reply):
+            return reply.take_frame(self.id_raw)
+        if (
+            is_stateless
+            and adapt is None
+            and not self.route.is_stateless
+            and size <= MAX_SEARCHED
+            and not found & (TYPE | META)
+        ):
+            if part.start >= 0 and text[part.start] == 0x7B:
+                return with_members(reply, self.id_raw, <bytes> self.path.names[self.known.fields.endpoint.name])
+        response = reply.take_frame(self.id_raw)
+        if adapt is not None or is_stateless or found & TYPE:
+            response = self.path.adapt(self, adapt, response)
+        return response
+
+    cdef int let_go(self) except -1:
+        """Leave all that the call is in, and what leads back to it."""
+        cdef ForwardPath path = self.path
+        self.is_over = True
+        path.waiting.discard(self)
+        path.quiet.pop(self, None)
+        if self.key is not None and path.running.get(self.key) is self:
+            del path.running[self.key]
+        if self.direct is not None and self.direct.exchange is not None:
+            if self.direct.exchange.listener is self:
+                self.direct.exchange.listener = None
+        self.direct = None
+        return 0
+
+    # On the general path
+
+    cdef object general(self):
+        """Let the general path go on; return what it has made of the call. ``None`` once the call is over."""
+        cdef ForwardPath path = self.path
+        if self.sent is None and not self.is_over:
+            # Until the end of this method: it may be the last reference.
+            _direct = self.direct
+            path.waiting.discard(self)
+            path.quiet.pop(self, None)
+            if self.known.fields.is_stateless:
+                self.incoming.on_gone = None
+            # In what follows, the listener and the running call are replaced.
+            self.sent = path.go_on(self)
+            self.direct = None
+        return self.sent
+
+    def go_on(self):
+        sent = self.general()
+        if sent is not None:
+            sent.go_on()
+
+    def cancel(self):
+        sent = self.general()
+        if sent is not None:
+            (sent if self.key is None else sent.request.call).cancel()
+
+    def keep_alive(self):
+        sent = self.general()
+        if sent is not None:
+            sent.request.channel.keep_alive()
+
+    # As the listener of the call: whatever comes before the reply takes the general path
+
+    def put_off(self, deadline_ns):
+        return deadline_ns
+
+    def __getattr__(self, str name):
+        if name not in OF_LISTENER:
+            raise AttributeError(name)
+        sent = self.general()
+        if sent is None:
+            raise AttributeError(name)
+        return getattr(sent.request.exchange.listener, name)
+
+
+@cython.final
+cdef class ForwardPath:
+    def __cinit__(self, CallPath calls not None, clock, *, take, account, go_on, failed, adapt, context, owners):
+        self.calls = calls
+        self.clock = clock
+        self.take = take
+        self.account = account
+        self.go_on = go_on
+        self.failed = failed
+        self.adapt = adapt
+        self.context = context
+        self.servers = owners["servers"]
+        self.paths = owners["paths"]
+        self.granted_paths = owners["granted_paths"]
+        self.security = owners["security"]
+        self.accounting = owners["accounting"]
+        self.ended = owners["ended"]
+        self.running = owners["running"]
+        self.counts = owners["counts"]
+        self.names = owners["names"]
+        self.parameters = owners["parameters"]
+        self.quiet = owners["quiet"]
+        self.keep_alives = owners["keep_alives"]
+        self.count_first = owners["count"]
+        self.sent_requests = owners["sent_requests"]
+        self.waiting = owners["waiting"]
+
+    def __call__(self, ServedRequest request not None):
+        if not self.forward(request):
+            self.take(request)
+
+    def known_fields(self, ServedRequest request not None):
+        """Return what is kept for the connection of a request, if it has the same fields."""
+        cdef KnownFields known
+        if request.connection is None or request.connection.known is None:
+            return None
+        known = <KnownFields?> request.connection.known
+        return known if known.are_those_of(request) and known.path == request.path else None
+
+    def learn_fields(self, ServedRequest request not None, KnownFields fields not None):
+        if request.connection is not None and request.several == 0:
+            request.connection.known = fields
+
+    def learn(self, KnownFields fields not None, Message message not None, client, meta, ForwardRoute route not None,
+              Message sent not None):
+        """Take note where a call goes; return whether there was room, and the call was plain."""
+        cdef CallParams params, own
+        cdef KnownClient known
+        cdef bytes key = NO_META
+        cdef bytes name
+        if not read_params(message, &params) or not read_params(sent, &own):
+            return False
+        if fields.is_stateless:
+            if params.meta.start < 0:
+                return False
+            key = message.cut(params.meta)
+        known = fields.clients.get(key)
+        if known is None or known.client != client:
+            if len(fields.clients) >= MAX_CLIENTS and key not in fields.clients:
+                return False
+            known = KnownClient(fields, client, meta)
+            fields.clients[key] = known
+        if len(known.routes) >= MAX_ROUTES:
+            known.routes.clear()
+        name = message.cut(params.name)
+        route.own = sent.cut(own.name)
+        if route.own == name:
+            route.own = None
+        known.routes[name] = route
+        return True
+
+    cdef bint forward(self, ServedRequest request) except -1:
+        """Send a request on if all about it is known; return ``False`` if nothing was done."""
+        cdef KnownFields fields
+        cdef KnownClient known
+        cdef ForwardRoute route
+        cdef Message message, sent
+        cdef CallParams params
+        cdef bytes body = request.body
+        cdef Range part
+        cdef Py_ssize_t shift
+        if request.connection is None or request.connection.known is None:
+            return False
+        fields = <KnownFields?> request.connection.known
+        if not fields.are_those_of(request) or fields.path != request.path:
+            return False
+        if (self.granted_paths if fields.is_granted else self.paths).get(fields.path_key) is not fields.endpoint:
+            return False
+        if not self.sent_requests.is_enabled:
+            return False
+        if PyBytes_GET_SIZE(body) == 0 or PyBytes_AS_STRING(body)[0] != 0x7B:
+            return False
+        try:
+            message = scan_one(body, MAX_DEPTH, 0, False, False)
+        except FrameError:
+            return False
+        if message.kind != REQUEST or message.method != TOOLS_CALL or message.oddity is not None:
+            return False
+        if not read_params(message, &params):
+            return False
+        if fields.is_stateless:
+            if params.meta.start < 0 or not says(request, METHOD_FIELD, b"tools/call", 10):
+                return False
+            if not says(
+                request, NAME_FIELD, PyBytes_AS_STRING(body) + params.name.start, params.name.end - params.name.start
+            ):
+                return False
+            known = fields.clients.get(message.cut(params.meta))
+        else:
+            known = fields.clients.get(NO_META)
+        if known is None:
+            return False
+        route = known.routes.get(message.cut(params.name))
+        if route is None:
+            return False
+        sent = message
+        if known.meta is not None and params.meta.start >= 0 and not route.is_stateless:
+            part = params.meta if PyBytes_GET_SIZE(known.meta) > 0 else params.meta_member
+            sent = replaced(sent, part.start, part.end, known.meta)
+            # A copy begins with the message.
+            shift = -message.whole.start
+            if params.name.start > part.start:
+                shift += PyBytes_GET_SIZE(known.meta) - (part.end - part.start)
+            params.name.start += shift
+            params.name.end += shift
+        if route.own is not None:
+            sent = replaced(sent, params.name.start, params.name.end, route.own)
+        return self.send(request, known, route, message, sent)
+
+    cdef bint send(
+        self, ServedRequest request, KnownClient known, ForwardRoute route, Message message, Message sent
+    ) except -1:
+        cdef KnownFields fields = known.fields
+        cdef object supervisor = route.supervisor
+        cdef int64_t now_ns = self.clock()
+        cdef Server record
+        cdef ForwardedCall call
+        cdef Channel channel = None
+        cdef Backend backend = None
+        cdef object checkout = None
+        cdef str session = known.client.session
+        if now_ns >= fields.valid_until_ns or self.security.epoch is not fields.epoch:
+            return False
+        if self.servers.get(route.server_id) is not supervisor:
+            return False
+        if fields.endpoint.routing is not route.routing or now_ns >= <int64_t> fields.endpoint.known_until_ns:
+            return False
+        if supervisor.tool_checks is not None:
+            return False
+        if fields.is_stateless:
+            if fields.endpoint.name not in self.names:
+                return False
+            parameters = self.parameters.get(fields.endpoint.key)
+            if parameters is None or route.name in parameters:
+                # Arguments that header fields repeat have to be checked, or it is not known which.
+                return False
+        elif session in self.ended:
+            return False
+        record = <Server?> supervisor.record
+        if not is_shared(record, route):
+            return False
+        if route.check_out is not None:
+            checkout = route.check_out()
+            if checkout is None:
+                return False
+            channel = <Channel?> checkout.instance.session.channel
+            if channel is None or channel.dialect is not None:
+                checkout.release()
+                return False
+            backend = checkout.routed.backend
+        call = ForwardedCall.__new__(ForwardedCall)
+        call.checkout = checkout
+        call.path = self
+        call.incoming = request
+        call.known = known
+        call.route = route
+        call.message = message
+        call.request = sent
+        call.id_raw = message.cut(message.members[<int> ID])
+        call.started_ns = now_ns
+        call.deadline_ns = now_ns + <int64_t> supervisor.request_timeout_ns
+        if self.accounting.is_on:
+            call.usage = self.account(call)
+            if call.usage is None:
+                # A limit has refused it, and the client was told.
+                if checkout is not None:
+                    checkout.release()
+                return True
+        call.direct = self.calls.start(record, TOOLS_CALL, sent, now_ns, call.deadline_ns, 0, channel, backend)
+        self.forwarded += 1
+        if call.direct.exchange is None or call.direct.future is None:
+            call.general()
+            return True
+        call.direct.exchange.listener = call
+        self.waiting.add(call)
+        call.waits_since = self.keep_alives.ticks
+        self.quiet[call] = None
+        if fields.is_stateless:
+            request.on_gone = call.cancel
+        else:
+            call.key = (session, call.id_raw)
+            self.running[call.key] = call
+        call.direct.future.add_done_callback(call, context=self.context)
+        return True
+
+    cdef int count(self, KnownFields fields) except -1:
+        counted = self.counts.get(fields.counted)
+        if counted is not None:
+            self.counts[fields.counted] = counted + 1
+        else:
+            self.count_first(*fields.counted)
+        return 0
+
+
+cdef bint is_shared(Server record, ForwardRoute route) except -1:
+    """Return whether the first backends of a server that have a session are as the route says, and one has one."""
+    cdef Backend backend
+    cdef bint one = False
+    cdef int looked_at = 0
+    for backend in record.backends:
+        if backend.channel is not None:
+            if not is_of_era(<Channel?> backend.channel, route.is_stateless):
+                return False
+            if route.minds_tasks and keeps_tasks(<Channel> backend.channel):
+                return False
+            one = True
+        looked_at += 1
+        if looked_at == MAX_LOOKED_AT:
+            break
+    return one
+
+
+cdef bint is_of_era(Channel channel, bint is_stateless) except -1:
+    """Return whether a session is of an era; those that are traced are of none."""
+    if not is_stateless:
+        return channel.dialect is None
+    if channel.era == 0:
+        channel.era = 2 if channel.session.is_stateless else 1
+    return channel.era == 2
+
+
+cdef bint keeps_tasks(Channel channel) except -1:
+    """Return whether a server keeps tasks; it says so once for each session."""
+    if channel.tasks == 0:
+        identity = channel.session.identity
+        if identity is None:
+            return True
+        channel.tasks = 2 if "tasks" in identity.capabilities else 1
+    return channel.tasks == 2
+
+
+cdef bint says(ServedRequest request, int number, const char* text, Py_ssize_t size) noexcept:
+    """Return whether a header field has this plain value."""
+    cdef const char* value = PyBytes_AS_STRING(request.head) + request.starts[number]
+    if request.starts[number] == 0 or request.sizes[number] != size or size == 0:
+        return False
+    # Perhaps an encoded value: 2026-07-28, streamable HTTP, value encoding.
+    return value[0] != 0x3D and memcmp(value, text, size) == 0
+
+
+seal(ForwardedCall)
