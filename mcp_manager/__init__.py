@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mcp_manager.calls.exchange_listener import ServerMessage
     from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
+        AdminConfig,
         AllowConfig,
         AuditConfig,
         AuthConfig,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         FallbackConfig,
         HealthConfig,
         HedgeConfig,
+        IssuerConfig,
         LimitsConfig,
         ManagerConfig,
         PinsConfig,
@@ -53,9 +55,11 @@ if TYPE_CHECKING:
         load_manager_config,
     )
     from mcp_manager.config.fields.access import AllowFields, ClientAuthFields, ClientLimitFields
+    from mcp_manager.config.fields.admin import AdminFields
     from mcp_manager.config.fields.audit import AuditFields, PinsFields
     from mcp_manager.config.fields.auth import AuthFields
     from mcp_manager.config.fields.health import BreakerFields, HealthFields, RestartFields
+    from mcp_manager.config.fields.issuers import IssuerFields
     from mcp_manager.config.fields.manager import ManagerFields
     from mcp_manager.config.fields.rates import RateFields, RetryBudgetFields
     from mcp_manager.config.fields.resilience import (
@@ -183,6 +187,8 @@ if TYPE_CHECKING:
     from mcp_manager.verbs.tasks import Task
 
 __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
+    "AdminConfig",
+    "AdminFields",
     "AllowConfig",
     "AllowFields",
     "Annotations",
@@ -253,6 +259,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "InputRequiredError",
     "InstanceSnapshot",
     "InvalidRequestError",
+    "IssuerConfig",
+    "IssuerFields",
     "LimitsConfig",
     "LimitsFields",
     "LogMessage",
@@ -384,12 +392,15 @@ _MODULE_OF = {
             "TextContent Tool ToolAnnotations ToolExecution ToolResultContent ToolUseContent UnknownContent"
         ),
         "mcp_manager.config": (
-            "AllowConfig AuditConfig AuthConfig BalancingConfig BreakerConfig ClientAuthConfig ClientLimitConfig "
-            "DiscoveryConfig FallbackConfig HealthConfig HedgeConfig LimitsConfig ManagerConfig PinsConfig RateConfig "
-            "RestartConfig ResumeConfig RetryBudgetConfig RetryConfig ServeConfig ServerConfig ServerCredentialsConfig "
+            "AdminConfig AllowConfig AuditConfig AuthConfig BalancingConfig BreakerConfig ClientAuthConfig "
+            "ClientLimitConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig IssuerConfig LimitsConfig "
+            "ManagerConfig PinsConfig RateConfig RestartConfig ResumeConfig RetryBudgetConfig RetryConfig ServeConfig "
+            "ServerConfig ServerCredentialsConfig "
             "TelemetryConfig TlsConfig ToolsConfig TracesConfig ViewConfig load_manager_config"
         ),
+        "mcp_manager.config.fields.admin": "AdminFields",
         "mcp_manager.config.fields.access": "AllowFields ClientAuthFields ClientLimitFields",
+        "mcp_manager.config.fields.issuers": "IssuerFields",
         "mcp_manager.config.fields.audit": "AuditFields PinsFields",
         "mcp_manager.config.fields.auth": "AuthFields",
         "mcp_manager.config.fields.health": "BreakerFields HealthFields RestartFields",

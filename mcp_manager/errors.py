@@ -111,9 +111,12 @@ class ConfigError(McpManagerError, ValueError):
     ----------
     problems
         Everything that is wrong in a configuration file, in its order; empty for any other configuration.
+    field
+        The field that is wrong, such as ``auth.key``; "" if it is none, or more than one.
     """
 
     problems: tuple[ConfigProblem, ...] = ()
+    field: str = ""
 
 
 class InvalidRequestError(McpManagerError, ValueError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from mcp_manager.config._url import redact_url, split_nameserver
 from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.admin import AdminConfig
 from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
+from mcp_manager.config.issuers import IssuerConfig
 from mcp_manager.config.load import load_manager_config
 from mcp_manager.config.manager import ManagerConfig
 from mcp_manager.config.model import ServerConfig
@@ -29,6 +31,7 @@ from mcp_manager.config.tools import ToolsConfig
 from mcp_manager.config.traces import TracesConfig
 
 __all__ = [
+    "AdminConfig",
     "AllowConfig",
     "AuditConfig",
     "AuthConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "FallbackConfig",
     "HealthConfig",
     "HedgeConfig",
+    "IssuerConfig",
     "LimitsConfig",
     "ManagerConfig",
     "PinsConfig",

@@ -42,7 +42,9 @@ class FieldProblem(Exception):
     def error(self, prefix: str, server_id: str | None = None) -> ConfigError:
         """Return the error to raise; ``prefix`` names what is invalid, such as the file."""
         message = f"{prefix}: {self.path}: {self.text}" if self.path else f"{prefix}: {self.text}"
-        return ConfigError(message, server_id=server_id, hint=self.hint)
+        error = ConfigError(message, server_id=server_id, hint=self.hint)
+        error.field = self.path if self.member is None else join(self.path, self.member)
+        return error
 
 
 def join(path: str, name: str) -> str:

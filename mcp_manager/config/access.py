@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 from msgspec import Meta
 
 from mcp_manager.config._struct import Count, Seconds, Settings
+from mcp_manager.config.issuers import IssuerConfig
 from mcp_manager.config.rates import PerSecond
 from mcp_manager.config.tools import ToolPatterns
 
@@ -36,6 +37,13 @@ class ClientAuthConfig(Settings, frozen=True, kw_only=True):
         With ``jwt`` or ``introspection``, they are accepted as well.
     issuer
         The issuer identifier of the authorization server. The gateway tells it to clients (RFC 9728).
+    issuers
+        Further authorization servers for ``jwt``, see :class:`IssuerConfig`. A token is examined by the keys of the one
+        that it names. Rules and limits with ``claims`` or ``scopes`` are for the tokens of all of them, unless ``claims``
+        names ``iss`` as well.
+    ca_file
+        The certificates to trust for authorization servers instead of the system's, as of a private certificate
+        authority: a PEM file, or a directory of such files.
     audience
         What tokens must be meant for (RFC 8707): any one of these. Default: ``resource``, or the URL of the endpoint
         that is used.
@@ -58,7 +66,8 @@ class ClientAuthConfig(Settings, frozen=True, kw_only=True):
         The credentials of the gateway at the introspection endpoint.
     operators
         Names of principals, or glob patterns, that may read ``/metrics``, and why the gateway is not ready. Default:
-        all that authenticate; as soon as there are rules in ``allow``, nobody.
+        all that authenticate; as soon as there are rules in ``allow``, nobody. Those who are named may also use the
+        admin API, if it has no token.
     cache_s
         Seconds that the answer about a token is used again at most; 0 asks each time.
     """
@@ -70,6 +79,8 @@ class ClientAuthConfig(Settings, frozen=True, kw_only=True):
     type: Literal["none", "api_key", "jwt", "introspection"] = "none"
     keys_file: str | None = None
     issuer: str | None = None
+    issuers: Annotated[tuple[IssuerConfig, ...], Meta(max_length=100)] = ()
+    ca_file: str | None = None
     audience: _Texts = ()
     resource: str | None = None
     jwks_url: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ import msgspec
 from mcp_manager.config._problem import FieldProblem, at
 from mcp_manager.config._url import check_url
 from mcp_manager.config.access import ClientAuthConfig
+from mcp_manager.config.issuers import IssuerConfig
 
 __all__ = ["ACCEPTABLE_ALGORITHMS", "CLIENT_AUTH_TYPES", "check_client_auth_values", "client_auth_problems"]
 
@@ -26,6 +27,8 @@ _TOKENS: Final = ("jwt", "introspection")
 _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
     "keys_file": ("api_key", *_TOKENS),
     "issuer": _TOKENS,
+    "issuers": ("jwt",),
+    "ca_file": _TOKENS,
     "audience": _TOKENS,
     "resource": _TOKENS,
     "leeway_s": _TOKENS,
@@ -40,6 +43,8 @@ _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The types that each field belongs to."""
 _URLS: Final = ("issuer", "jwks_url", "introspection_endpoint", "resource")
+_URLS_OF_ISSUERS: Final = ("issuer", "jwks_url")
+_NOT_EMPTY: Final = ("keys_file", "principal_claim", "client_id", "client_secret", "ca_file")
 _SECRET: Final = ("HS256", "HS384", "HS512")
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 """RFC 6749, section 3.3."""
@@ -48,22 +53,28 @@ _DEFAULTS: Final = ClientAuthConfig()
 
 def check_client_auth_values(auth: ClientAuthConfig, path: str) -> None:
     """Raise a :class:`FieldProblem` below ``path`` for the first value that can never work."""
-    for name in _URLS:
-        value = getattr(auth, name)
+    _check_values(auth, _URLS, path)
+    for index, issuer in enumerate(auth.issuers):
+        _check_values(issuer, _URLS_OF_ISSUERS, at(path, f"issuers[{index}]"))
+    for index, scope in enumerate(auth.scopes):
+        if _SCOPE.fullmatch(scope) is None:
+            raise FieldProblem(at(path, f"scopes[{index}]"), "is not a scope", "give one scope per entry")
+
+
+def _check_values(settings: ClientAuthConfig | IssuerConfig, urls: Collection[str], path: str) -> None:
+    for name in urls:
+        value = getattr(settings, name)
         if value is not None:
             _check_url(value, at(path, name))
-    for index, algorithm in enumerate(auth.algorithms):
+    for index, algorithm in enumerate(settings.algorithms):
         where = at(path, f"algorithms[{index}]")
         if algorithm in _SECRET or algorithm.lower() == "none":
             text = "is not accepted: whoever can check such a token could make one"
             raise FieldProblem(where, text, "use RS256, ES256 or EdDSA")
         if algorithm not in ACCEPTABLE_ALGORITHMS:
             raise FieldProblem(where, f"is not one of {', '.join(ACCEPTABLE_ALGORITHMS)}")
-    for index, scope in enumerate(auth.scopes):
-        if _SCOPE.fullmatch(scope) is None:
-            raise FieldProblem(at(path, f"scopes[{index}]"), "is not a scope", "give one scope per entry")
-    for name in ("keys_file", "principal_claim", "client_id", "client_secret"):
-        if getattr(auth, name) == "":
+    for name in _NOT_EMPTY:
+        if getattr(settings, name, None) == "":
             raise FieldProblem(at(path, name), "must not be empty")
 
 
@@ -78,9 +89,11 @@ def client_auth_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldPro
         way_out = "give the file that mcp-manager key new NAME --file FILE has made"
         yield FieldProblem(at(path, "keys_file"), "missing", way_out)
     if auth.type == "jwt":
-        if auth.issuer is None:
+        if auth.issuer is None and not auth.issuers:
             yield FieldProblem(at(path, "issuer"), "missing", "give the issuer that tokens name in iss")
-        if not auth.audience and auth.resource is None:
+        yield from _issuer_problems(auth, path)
+        has_own = all(each.audience for each in auth.issuers) and auth.issuer is None and bool(auth.issuers)
+        if not auth.audience and auth.resource is None and not has_own:
             way_out = (
                 "give audience, or the public URL of the gateway as resource: tokens for others must not work here"
             )
@@ -93,6 +106,19 @@ def client_auth_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldPro
         for name in ("client_id", "client_secret"):
             if getattr(auth, name) is None:
                 yield FieldProblem(at(path, name), "missing", "the introspection endpoint asks for it")
+
+
+def _issuer_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldProblem]:
+    """Yield what is wrong with issuers together: each needs a name, and no two have the same."""
+    seen = [] if auth.issuer is None else [auth.issuer]
+    for index, each in enumerate(auth.issuers):
+        where = at(path, f"issuers[{index}].issuer")
+        if each.issuer is None:
+            yield FieldProblem(where, "missing", "give the issuer that its tokens name in iss")
+            continue
+        if any(each.issuer.rstrip("/") == other.rstrip("/") for other in seen):
+            yield FieldProblem(where, "this issuer is there twice", "drop one of them")
+        seen.append(each.issuer)
 
 
 def _check_url(url: str, path: str) -> None:

@@ -15,6 +15,7 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._struct import Settings
 from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.admin import AdminConfig, check_admin
 from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.client_auth_checks import (
     CLIENT_AUTH_TYPES,
@@ -27,6 +28,7 @@ from mcp_manager.config.credential_checks import (
     check_credentials_with_servers,
 )
 from mcp_manager.config.full_text_search import has_full_text_search
+from mcp_manager.config.issuers import IssuerConfig
 from mcp_manager.config.listen_address import parse_listen_address
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import check_object, check_server_id, convert, nearest
@@ -72,6 +74,7 @@ SERVE_INTERPOLATED: Final = frozenset(
         "session_keys",
         "auth",
         "credentials",
+        "admin",
     }
 )
 """The fields of ``serve`` in which variables are replaced."""
@@ -80,6 +83,7 @@ _SECTIONS: Final[Mapping[str, type[Settings]]] = {
     "auth": ClientAuthConfig,
     "audit": AuditConfig,
     "pins": PinsConfig,
+    "admin": AdminConfig,
 }
 _LISTS: Final[Mapping[str, type[Settings]]] = {"allow": AllowConfig, "limits": ClientLimitConfig}
 _CHOICES: Final = {"sessions": ("per_client", "shared"), "names": ("full", "short"), "discovery": ("list", "search")}
@@ -121,6 +125,13 @@ def _problems_together(config: ServeConfig) -> Iterator[FieldProblem]:
     yield from rule_problems(config.allow, config.auth.type, "serve.allow")
     yield from rule_problems(config.limits, config.auth.type, "serve.limits")
     yield from pin_problems(config.pins, "serve.pins")
+    if config.admin is not None and config.admin.token is None:
+        # Whoever may administer the gateway may run any program, so nobody may by default.
+        if config.auth.type == "none" or not config.auth.operators:
+            way_out = (
+                "give serve.admin.token, or let clients authenticate and name administrators in serve.auth.operators"
+            )
+            yield FieldProblem("serve.admin", "nobody could administer the gateway", way_out)
 
 
 def views_of(views: Mapping[str, Any]) -> dict[str, ViewConfig]:
@@ -251,6 +262,8 @@ def _check_serve(config: ServeConfig, path: str) -> None:
     for server_id, credentials in config.credentials.items():
         check_credentials(credentials, join(at(path, "credentials"), server_id))
     _check_discovery(config, path)
+    if config.admin is not None:
+        check_admin(config.admin, at(path, "admin"))
 
 
 def _converted(settings: Any, kind: type[S], path: str) -> S:
@@ -288,6 +301,11 @@ def _check_members(settings: Mapping[str, Any], path: str) -> None:
                 check_object(each, kind, f"{join(path, name)}[{index}]")
                 if kind is AllowConfig:
                     check_given_rule(each, f"{join(path, name)}[{index}]")
+    auth = settings.get("auth")
+    issuers = auth.get("issuers") if isinstance(auth, Mapping) else None
+    for index, each in enumerate(issuers if isinstance(issuers, list | tuple) else ()):
+        if not isinstance(each, Settings):
+            check_object(each, IssuerConfig, f"{join(path, 'auth')}.issuers[{index}]")
     credentials = settings.get("credentials")
     for server_id, each in credentials.items() if isinstance(credentials, Mapping) else ():
         where = join(join(path, "credentials"), server_id)

@@ -288,7 +288,11 @@ def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
         text, _, where = str(invalid).rpartition(" - at `$")
         text, where = (text, where.rstrip("`")) if text else (str(invalid), "")
     value: Any = fields
-    for name, index in re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", where):
+    for name, index in re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+|\.\.\.)\]", where):
+        if index == "...":
+            # It is in an entry of a mapping, and nobody says in which.
+            value = None
+            break
         value = value[name] if name else value[int(index)]
     is_text_for_list = isinstance(value, str) and "array" in text.partition(", got")[0]
     hint = "write a list, with a text for each item" if is_text_for_list else ""

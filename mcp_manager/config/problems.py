@@ -102,7 +102,7 @@ class FileProblems:
             error = problem.error(f"{_PREFIX} {problems[0].place}" if self.path else _OF_A_MAPPING)
             message = error.message if problems[0].line is None else _OWN_PLACE.sub(r"\1\2", error.message)
             error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
-            error.args = (error.message,)
+            error.args, error.field = (error.message,), masked(error.field, secrets)
         else:
             lines = [str(each) for each in problems[:_MOST_SHOWN]]
             if len(problems) > len(lines):

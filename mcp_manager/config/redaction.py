@@ -18,7 +18,16 @@ from mcp_manager.config._struct import Settings
 from mcp_manager.config._url import redact_url
 from mcp_manager.config.model import ServerConfig
 
-__all__ = ["CONTROL_SEQUENCE", "Secrets", "is_credential", "masked", "masked_so_far", "printable", "shown_place"]
+__all__ = [
+    "CONTROL_SEQUENCE",
+    "Secrets",
+    "credentials_in",
+    "is_credential",
+    "masked",
+    "masked_so_far",
+    "printable",
+    "shown_place",
+]
 
 CONTROL_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 """Colours and other control sequences of terminals."""
@@ -30,6 +39,7 @@ _MIN_CREDENTIAL: Final = 4
 _CREDENTIAL_FIELDS: Final = frozenset(
     {"key", "token", "client_secret", "private_key", "assertion", "idp_client_secret", "key_password", "password"}
 )
+_SESSION_KEYS: Final = "session_keys"
 # At the end of a text that is cut off: fewer matching characters may be part of a word, more are not searched for.
 _SHORTEST_BEGINNING: Final = 6
 _LONGEST_BEGINNING: Final = 4096
@@ -159,6 +169,18 @@ class Secrets:
                 setattr(error, attribute, after)
                 if attribute == "message":
                     error.args = (after, *error.args[1:])
+
+
+def credentials_in(settings: Settings) -> Iterator[str]:
+    """Yield every form of the credentials in settings and in those within them, by the names of their fields."""
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        within = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        for each in within:
+            if isinstance(each, Settings):
+                yield from credentials_in(each)
+            elif isinstance(each, str) and (name in _CREDENTIAL_FIELDS or name == _SESSION_KEYS):
+                yield from _forms(each, _MIN_CREDENTIAL)
 
 
 def _in_json(text: str) -> Iterator[bytes]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
+import msgspec
 from msgspec import Meta
 
-from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings
+from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings, as_section
 from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.admin import AdminConfig
 from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.resume import ResumeConfig
 from mcp_manager.config.server_credentials import ServerCredentialsConfig
@@ -88,6 +91,8 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
         The audit log, see :class:`AuditConfig`.
     pins
         The tool definitions that are pinned, see :class:`PinsConfig`.
+    admin
+        The admin API and its page, see :class:`AdminConfig`. Default: neither.
     """
 
     if TYPE_CHECKING:
@@ -123,6 +128,13 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
     credentials: dict[Annotated[str, Meta(min_length=1, max_length=256)], ServerCredentialsConfig] = {}
     audit: AuditConfig = AuditConfig()
     pins: PinsConfig = PinsConfig()
+    admin: AdminConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given: object = self.admin
+        if isinstance(given, Mapping):
+            msgspec.structs.force_setattr(self, "admin", as_section(AdminConfig, given, "admin"))
 
 
 class ViewConfig(Settings, frozen=True, kw_only=True):

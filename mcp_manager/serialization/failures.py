@@ -33,6 +33,7 @@ MEMBERS: Final = (
     "data",
     "elicitations",
     "missing",
+    "field",
     "problems",
 )
 """The attributes of errors that are in their plain data, in this order, where a class has them.

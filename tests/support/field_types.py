@@ -17,6 +17,7 @@ import msgspec
 
 import mcp_manager
 from mcp_manager.config import (
+    AdminConfig,
     AllowConfig,
     AuditConfig,
     AuthConfig,
@@ -28,6 +29,7 @@ from mcp_manager.config import (
     FallbackConfig,
     HealthConfig,
     HedgeConfig,
+    IssuerConfig,
     LimitsConfig,
     ManagerConfig,
     PinsConfig,
@@ -49,9 +51,11 @@ from mcp_manager.config import (
 FOLDER: Final = Path(mcp_manager.__file__).parent / "config" / "fields"
 STRUCTS: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
     "access": (AllowConfig, ClientAuthConfig, ClientLimitConfig),
+    "admin": (AdminConfig,),
     "audit": (AuditConfig, PinsConfig),
     "auth": (AuthConfig,),
     "health": (BreakerConfig, HealthConfig, RestartConfig),
+    "issuers": (IssuerConfig,),
     "manager": (ManagerConfig,),
     "rates": (RateConfig, RetryBudgetConfig),
     "resilience": (BalancingConfig, DiscoveryConfig, FallbackConfig, HedgeConfig, LimitsConfig, RetryConfig),

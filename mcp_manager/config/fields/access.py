@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
+from mcp_manager.config.fields.issuers import IssuerFields
+from mcp_manager.config.issuers import IssuerConfig
 from mcp_manager.types import SequenceNotStr
 
 __all__ = ["AllowFields", "ClientAuthFields", "ClientLimitFields"]
@@ -61,6 +63,15 @@ class ClientAuthFields(TypedDict, total=False):
     """
     issuer: str | None
     """The issuer identifier of the authorization server. The gateway tells it to clients (RFC 9728)."""
+    issuers: Sequence[IssuerConfig | IssuerFields]
+    """Further authorization servers for ``jwt``, see :class:`IssuerConfig`. A token is examined by the keys of the one
+    that it names. Rules and limits with ``claims`` or ``scopes`` are for the tokens of all of them, unless ``claims``
+    names ``iss`` as well.
+    """
+    ca_file: str | None
+    """The certificates to trust for authorization servers instead of the system's, as of a private certificate
+    authority: a PEM file, or a directory of such files.
+    """
     audience: SequenceNotStr[str]
     """What tokens must be meant for (RFC 8707): any one of these. Default: ``resource``, or the URL of the endpoint
     that is used.
@@ -89,7 +100,8 @@ class ClientAuthFields(TypedDict, total=False):
     """The credentials of the gateway at the introspection endpoint."""
     operators: SequenceNotStr[str]
     """Names of principals, or glob patterns, that may read ``/metrics``, and why the gateway is not ready. Default: all
-    that authenticate; as soon as there are rules in ``allow``, nobody.
+    that authenticate; as soon as there are rules in ``allow``, nobody. Those who are named may also use the admin API,
+    if it has no token.
     """
     cache_s: float
     """Seconds that the answer about a token is used again at most; 0 asks each time. Default: ``60.0``."""

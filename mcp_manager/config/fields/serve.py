@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 from mcp_manager.config.access import AllowConfig, ClientAuthConfig, ClientLimitConfig
+from mcp_manager.config.admin import AdminConfig
 from mcp_manager.config.audit import AuditConfig, PinsConfig
 from mcp_manager.config.fields.access import AllowFields, ClientAuthFields, ClientLimitFields
+from mcp_manager.config.fields.admin import AdminFields
 from mcp_manager.config.fields.audit import AuditFields, PinsFields
 from mcp_manager.config.fields.resume import ResumeFields
 from mcp_manager.config.fields.server_credentials import ServerCredentialsFields
@@ -99,6 +101,8 @@ class ServeFields(TypedDict, total=False):
     """The audit log, see :class:`AuditConfig`."""
     pins: PinsConfig | PinsFields
     """The tool definitions that are pinned, see :class:`PinsConfig`."""
+    admin: AdminConfig | AdminFields | None
+    """The admin API and its page, see :class:`AdminConfig`. Default: neither."""
 
 
 class ViewFields(TypedDict, total=False):

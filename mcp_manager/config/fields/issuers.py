@@ -1,0 +1,26 @@
+"""The fields of the configuration as ``TypedDict``; `tests/support/field_types.py` writes this file."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from mcp_manager.types import SequenceNotStr
+
+__all__ = ["IssuerFields"]
+
+
+class IssuerFields(TypedDict, total=False):
+    """The fields of :class:`~mcp_manager.IssuerConfig`, as keyword arguments or as a mapping."""
+
+    issuer: str | None
+    """Its issuer identifier, which its tokens name. The gateway tells it to clients (RFC 9728)."""
+    audience: SequenceNotStr[str]
+    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    jwks_url: str | None
+    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    algorithms: SequenceNotStr[str]
+    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    principal_claim: str | None
+    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    ca_file: str | None
+    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
