@@ -80,7 +80,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     """Manage a fleet of MCP servers on the running event loop.
 
     Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
-    ``metrics_text``, ``snapshot``, ``flight_records``. All others must be called on the loop that :meth:`start` ran on,
+    ``server_config``, ``metrics_text``, ``snapshot``, ``flight_records``. All others must be called on the loop that :meth:`start` ran on,
     and raise :class:`NotRunningError` elsewhere. Use the manager in an ``async with`` block, or call :meth:`start` and
     :meth:`stop`.
 

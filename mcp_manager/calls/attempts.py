@@ -219,7 +219,8 @@ class Attempts:
         try:
             checkout = self._check_out(call, lease)
             if checkout is not None:
-                instance, session = checkout.instance, checkout.instance.session
+                instance = checkout.instance
+                session = instance.session if landing is None else session
             exchange = None if landing is None or session is None else landing.direct.exchange
             session = session or await instance.ready_session(call.deadline_ns)
             try:
@@ -256,6 +257,8 @@ class Attempts:
         """Check out the session of a call's caller; ``None`` if the session of the instance is used."""
         if call.caller is None:
             return None
+        if call.checkout is not None and call.checkout.routed is lease.payload:
+            return call.checkout.again()
         return self.callers_of(call.server_id).check_out(lease.payload, call.caller)
 
     def callers_of(self, server_id: str) -> CallerSessions:

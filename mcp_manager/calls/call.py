@@ -9,6 +9,7 @@ import msgspec
 from mcp_manager._core.records import Backend
 from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.retry_rules import is_executed_safely
+from mcp_manager.servers.caller_sessions import Checkout
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import CallListener, Sendable
@@ -73,6 +74,8 @@ class Call(msgspec.Struct, eq=False):
         Whether it runs in parallel with another attempt of the same call.
     caller
         Whom it is made for; ``None`` for the manager itself.
+    checkout
+        The session of its caller that it was begun on; ``None`` if each attempt looks for one.
     """
 
     supervisor: Supervisor
@@ -87,6 +90,7 @@ class Call(msgspec.Struct, eq=False):
     may_resend: bool = True
     is_hedge: bool = False
     caller: Caller | None = None
+    checkout: Checkout | None = None
 
     def __repr__(self) -> str:
         # The request is left out: it may contain secrets.

@@ -10,6 +10,7 @@ from mcp_manager._core.call_path import CallPath, DirectCall
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
+from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.admission import ToolRates
 from mcp_manager.calls.affinity import Affinity, Leased
 from mcp_manager.calls.attempts import Attempts, Landing
@@ -25,7 +26,7 @@ from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.methods import KEPT_BY_SESSION, LIST_TOOLS
-from mcp_manager.servers.caller_sessions import CallerSessions
+from mcp_manager.servers.caller_sessions import CallerSessions, Checkout
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
@@ -68,9 +69,9 @@ class Dispatcher:
         *,
         config: ManagerConfig = _DEFAULTS,
     ) -> None:
-        self._path = CallPath(router, clock, getrandbits(64), log.ring)
-        self._begin = self._path.begin
-        self._land = self._path.land
+        self.path: CallPath = CallPath(router, clock, getrandbits(64), log.ring)
+        self._begin = self.path.begin
+        self._land = self.path.land
         self._tool_rates = ToolRates(router)
         self._access = ToolAccess()
         self._attempts = Attempts(router, monitor, clock, log, affinity, config)
@@ -149,14 +150,38 @@ class Dispatcher:
         done, because the call needs more than the compiled path can do.
         """
         supervisor, listener = call.supervisor, call.listener
-        is_plain = call.caller is None and call.where is ANYWHERE and supervisor.tool_checks is None
-        if not is_plain or call.method in KEPT_BY_SESSION or listener is None:
+        if supervisor.tool_checks is not None or call.method in KEPT_BY_SESSION or listener is None:
             return None
-        direct = self._begin(supervisor.record, call.method, call.request, call.started_ns, call.deadline_ns)
+        if call.caller is None:
+            if call.where is not ANYWHERE:
+                return None
+            direct = self._begin(supervisor.record, call.method, call.request, call.started_ns, call.deadline_ns)
+        else:
+            checkout = self.check_out(supervisor, call.caller)
+            if checkout is None:
+                return None
+            call.checkout = checkout
+            session = checkout.instance.session
+            direct = self._begin(
+                supervisor.record,
+                call.method,
+                call.request,
+                call.started_ns,
+                call.deadline_ns,
+                channel=None if session is None else session.channel,
+                backend=checkout.routed.backend,
+            )
         if direct.exchange is not None:
             # Nothing can have arrived yet.
             direct.exchange.listener = listener
         return direct
+
+    def check_out(self, supervisor: Supervisor, caller: Caller) -> Checkout | None:
+        """Begin a call on the session of a caller, where it is plain which one that is, and it is open; else ``None``."""
+        instances = supervisor.instances
+        if len(instances) != 1 or supervisor.config.balancing.affinity != "none":
+            return None
+        return self._attempts.callers_of(supervisor.server_id).check_out_open(instances[0], caller)
 
     def land(self, direct: DirectCall, answer: Any) -> Message | None:
         """Finish a call that :meth:`begin` has sent, and return its reply; ``None`` if :meth:`exchange` must do that."""
@@ -173,7 +198,7 @@ class Dispatcher:
             What :meth:`begin` returned for it, if that was called.
         """
         listener = call.listener
-        if direct is None:
+        if direct is None and call.caller is None:
             direct = self.begin(call)
         if direct is None or listener is None:
             return await self._make_checked(call)

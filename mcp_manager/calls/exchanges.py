@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine
-from contextvars import Context
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from mcp_manager._core.forward_path import ForwardedCall
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
-from mcp_manager.auth.caller import Caller, calling
-from mcp_manager.calls.begun_exchange import BegunExchange, finished
+from mcp_manager.auth.caller import Caller
+from mcp_manager.calls.begun_exchange import BegunExchange, Receiver, finished, for_caller
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.exchange_listener import ExchangeListener, OnMessage
 from mcp_manager.calls.for_caller import CallsForCallers, check_caller, where_for
 from mcp_manager.calls.peer import Peer, peer_of
 from mcp_manager.config import arguments
 from mcp_manager.errors import InvalidRequestError
-from mcp_manager.protocol.methods import is_notification
+from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.methods import CALL_TOOL, is_notification
 from mcp_manager.protocol.request import invalid_request, may_have_progress_token, replace_progress_token
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.servers.caller_sessions import Checkout
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session, SessionTemplate
 from mcp_manager.transports.base import Request, Sendable
 
@@ -117,20 +119,20 @@ class Exchanges(CallsForCallers):
         call.listener = listener
         exchanging = self._dispatcher.exchange(call)
         if caller is not None:
-            exchanging = _for_caller(caller, exchanging)
+            exchanging = for_caller(caller, exchanging)
         return await finished(exchanging, call, listener, message.id_raw)
 
     def _begin_exchange(
-        self, server_id: str, message: Message, on_message: OnMessage, context: Context, *, answers_input: bool = False
+        self, server_id: str, message: Message, receiver: Receiver, caller: Caller | None = None
     ) -> BegunExchange | None:
         """Begin an :meth:`exchange` without a task: the request is sent before this returns, if a connection is idle.
 
         Parameters
         ----------
-        server_id, message, on_message, answers_input
+        server_id, message, caller
             As for :meth:`exchange`.
-        context
-            The context that ``on_message`` is called in.
+        receiver
+            Takes the messages of the server.
 
         Returns
         -------
@@ -147,12 +149,28 @@ class Exchanges(CallsForCallers):
         params = message.params
         if params is not None and may_have_progress_token(params):
             return None
-        call, template = self._call_for(None, server_id, message, None, None)
-        listener = ExchangeListener(on_message, template, None, context)
-        listener.takes_every_result = not answers_input
+        call, template = self._call_for(caller, server_id, message, None, None)
+        listener = ExchangeListener(receiver.on_message, template, None, receiver.context)
+        listener.takes_every_result = not receiver.answers_input
         call.listener = listener
         direct = self._dispatcher.begin(call)
         return None if direct is None else BegunExchange(self._dispatcher, call, direct, listener, message.id_raw)
+
+    def _resume_exchange(self, sent: ForwardedCall, receiver: Receiver) -> BegunExchange:
+        """Return the exchange of a call that the compiled forward path has sent; see :meth:`_begin_exchange`."""
+        supervisor: Supervisor = sent.route.supervisor
+        checkout: Checkout | None = sent.checkout
+        call = Call(supervisor, CALL_TOOL, sent.request, sent.started_ns, sent.deadline_ns, checkout=checkout)
+        template = supervisor.template
+        if checkout is not None:
+            template, call.caller, call.where = checkout.template, checkout.caller, where_for(checkout.caller, None)
+        listener = ExchangeListener(receiver.on_message, template, None, receiver.context)
+        listener.takes_every_result = not receiver.answers_input
+        call.listener = listener
+        direct = sent.direct
+        if direct.exchange is not None:
+            direct.exchange.listener = listener
+        return BegunExchange(self._dispatcher, call, direct, listener, sent.id_raw)
 
     def peer(self, server_id: str) -> Peer | None:
         """Return what kind of server it is; ``None`` while none of its sessions was made, so that nobody knows.
@@ -171,6 +189,17 @@ class Exchanges(CallsForCallers):
         template = supervisor.template
         known = template.knowledge.eras.recall(template.endpoint_key(0)) if supervisor.instances else None
         return None if known is None else peer_of(is_stateless=known[0] is Era.STATELESS, shares_session=shares)
+
+    def _identity_of(self, server_id: str) -> ServerIdentity | None:
+        """Return how a server introduced itself in one of its own sessions; ``None`` if it has none.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        sessions = (instance.session for instance in self._supervisor_of(server_id).instances)
+        return next((session.identity for session in sessions if session is not None), None)
 
     def _session_of(self, server_id: str, caller: Caller) -> Session | None:
         """Return a session that a server has for a caller; ``None`` if it has none."""
@@ -217,8 +246,3 @@ class Exchanges(CallsForCallers):
             return message, None
         params, given = replaced
         return Request(message.method_raw, params), (token, given)
-
-
-async def _for_caller(caller: Caller, exchanging: Coroutine[Any, Any, Message]) -> Message:
-    with calling(caller):
-        return await exchanging

@@ -149,6 +149,15 @@ class Applying:
             self._fleet.events.tell(_event_of(applied))
             return applied
 
+    async def update(self, server_id: str, config: ServerConfig) -> Applied:
+        """Change one server; see :meth:`McpManager.update`. It waits for no call of :meth:`apply`."""
+        report = _Report()
+        work = self._change(server_id, config, report)
+        if work is not None:
+            await self._alone(server_id, report, work)
+        self._check_running()
+        return report.result(self._fleet, ())
+
     def _check_running(self) -> None:
         if self._fleet.is_ended:
             raise not_running(Phase.STOPPING)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -82,6 +82,9 @@ class FileWatch:
     ----------
     state
         The file and what became of it, ``None`` while none is followed; works on any thread.
+    accept
+        ``await accept(file)`` takes what else is in the file, before its servers are applied. If it raises
+        :class:`McpManagerError`, the file is not applied.
     """
 
     def __init__(self, apply: Callable[[ManagerConfig, Collection[str]], Coroutine[Any, Any, Applied]]) -> None:
@@ -95,6 +98,7 @@ class FileWatch:
         self._settings: ManagerConfig | None = None
         self._is_over = False
         self.state: WatchedFile | None = None
+        self.accept: Callable[[FleetFile], Awaitable[None]] | None = None
 
     async def begin(
         self, path: str | os.PathLike[str], interval_s: float, *, lenient: bool = False, sighup: bool = False
@@ -112,6 +116,8 @@ class FileWatch:
                 if before == after:
                     break
                 await asyncio.sleep(_SETTLED_S)
+            if self.accept is not None:
+                await self.accept(file)
             applied = await self._apply(file.config, file.left_out)
             while self._task is not None:
                 has_applied = self._applying is not None
@@ -223,6 +229,8 @@ class FileWatch:
             # The next look finds it changed.
             return before
         try:
+            if self.accept is not None:
+                await self.accept(file)
             applied = await self._applied(file)
         except NotRunningError:
             raise

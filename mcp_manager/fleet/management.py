@@ -196,6 +196,27 @@ class FleetManagement(ABC):
         self._check_running()
         return await self._applying.apply(fleet_config_of(config))
 
+    async def update(self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]) -> Applied:
+        """Change the configuration of one server as :meth:`apply` does, and of no other.
+
+        Parameters
+        ----------
+        server_id, config, fields
+            As for :meth:`deploy`: together they are the whole new configuration, and nothing of the old one stays.
+
+        Returns
+        -------
+        What was changed, as for :meth:`apply`.
+
+        Raises
+        ------
+        ConfigError, ServerNotFoundError
+            The configuration is invalid, or there is no such server; nothing was changed.
+        """
+        self._check_running()
+        self._fleet.supervisor_of(server_id)
+        return await self._applying.update(server_id, check(server_id, config, fields))
+
     async def watch(
         self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False
     ) -> Applied:

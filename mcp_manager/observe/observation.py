@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.config import ManagerConfig, ServerConfig, arguments
 from mcp_manager.errors import ConfigError, ServerNotFoundError
 from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.feed import EventFeed
@@ -132,6 +132,19 @@ class Observation(ABC):
             if self._servers.get(server_id) is supervisor:
                 raise
             raise ServerNotFoundError(server_id) from None
+
+    def server_config(self, server_id: str) -> ServerConfig:
+        """Return the configuration that a server has; its ``repr`` masks the secrets in it.
+
+        ``instances`` is the configured number: ``server(id).desired`` is the one that :meth:`scale` has set.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        self._judge()
+        return self._supervisor_of(server_id).config
 
     def servers(self) -> list[ServerView]:
         """Return views of all servers, in the order of deployment."""

@@ -109,6 +109,8 @@ def related_task(params: bytes | None) -> str | None:
 
 def asks_for_result(frame: bytes, task_id: str) -> bool:
     """Tell whether a request, as it was sent, waits for the result of a task (2025-11-25, ``tasks/result``)."""
+    if b"tasks/result" not in frame:
+        return False
     try:
         request = _request_decoder.decode(frame, limits=None)
     except (msgspec.DecodeError, RecursionError):

@@ -77,27 +77,44 @@ class RoutedInstance(Instance):
 class Checkout:
     """The use of a caller's session by one call: until :meth:`release`, the session is not ended for being idle.
 
-    ``instance`` is the caller's.
+    Attributes
+    ----------
+    caller
+        The caller.
+    routed, instance
+        The instance that the router sends calls to, and that of the caller.
     """
 
-    __slots__ = ("_callers", "_principal", "instance")
+    __slots__ = ("_principal", "caller", "instance", "routed")
 
-    def __init__(self, callers: CallerSessions, principal: _Principal, instance: Instance) -> None:
-        self._callers = callers
+    def __init__(self, principal: _Principal, caller: Caller, routed: RoutedInstance, instance: Instance) -> None:
         self._principal = principal
+        self.caller: Caller = caller
+        self.routed: RoutedInstance = routed
         self.instance: Instance = instance
+        principal.calls += 1
+
+    @property
+    def template(self) -> SessionTemplate:
+        """What the caller's sessions are made from."""
+        return self._principal.template
+
+    def again(self) -> Checkout:
+        """Return another use of the session by the same call, which is released by itself."""
+        return Checkout(self._principal, self.caller, self.routed, self.instance)
 
     def release(self) -> None:
         """Give the session back; call it once, at the end of the call."""
-        self._callers.released(self._principal)
+        self._principal.callers.released(self._principal)
 
 
 class _Principal:
     """One principal at one configuration of a server: what its sessions are made from, and its instances."""
 
-    __slots__ = ("__weakref__", "calls", "instances", "is_ending", "key", "template", "used_at")
+    __slots__ = ("__weakref__", "callers", "calls", "instances", "is_ending", "key", "template", "used_at")
 
-    def __init__(self, key: object, template: SessionTemplate) -> None:
+    def __init__(self, callers: CallerSessions, key: object, template: SessionTemplate) -> None:
+        self.callers: CallerSessions = callers
         self.key: object = key
         self.template: SessionTemplate = template
         self.instances: dict[RoutedInstance, Instance] = {}
@@ -172,8 +189,20 @@ class CallerSessions:
                 principal.instances[routed] = instance
             finally:
                 principal.calls -= 1
-        principal.calls += 1
-        return Checkout(self, principal, instance)
+        return Checkout(principal, caller, routed, instance)
+
+    def check_out_open(self, routed: Instance, caller: Caller) -> Checkout | None:
+        """Begin a call on the session of a caller, if it is open and can be used by compiled code; else ``None``."""
+        principal = self._principals.get((routed.template, *caller.session_key))
+        if principal is None or not isinstance(routed, RoutedInstance):
+            return None
+        instance = principal.instances.get(routed)
+        if instance is None or instance.session is None or principal.template.calls_need_python:
+            return None
+        if principal.template.caller is not None:
+            principal.template.caller.take(caller)
+        principal.is_ending = False
+        return Checkout(principal, caller, routed, instance)
 
     def end(self, own: SessionTemplate, caller: Caller) -> None:
         """End the sessions of a caller, each with the last of its calls under way; nothing happens without any.
@@ -239,7 +268,7 @@ class CallerSessions:
         principal = self._principals.get(key)
         if principal is None:
             self._make_room(own)
-            principal = self._principals[key] = _Principal(key, own.for_caller(caller))
+            principal = self._principals[key] = _Principal(self, key, own.for_caller(caller))
             self._count += 1
         else:
             principal.is_ending = False

@@ -75,7 +75,7 @@ class TracedDispatcher(Dispatcher):
         self._router = router
         self._draw()
         if self._slow != "off":
-            self._path.watch(self._landed_slowly)
+            self.path.watch(self._landed_slowly)
         self._timer = asyncio.get_running_loop().call_later(_FRESH_S, self._measure_again)
 
     def end(self) -> None:
@@ -83,7 +83,7 @@ class TracedDispatcher(Dispatcher):
         self._timer.cancel()
 
     def _measure_again(self) -> None:
-        self._path.measure_again()
+        self.path.measure_again()
         self._timer = asyncio.get_running_loop().call_later(_FRESH_S, self._measure_again)
 
     # Before a call
@@ -250,10 +250,10 @@ class TracedDispatcher(Dispatcher):
         """Tell whether a call was slow; that is not known before its server has taken some calls."""
         if self._slow == "off":
             return False
-        limit_ns = self._path.slow_ns(server)
+        limit_ns = self.path.slow_ns(server)
         if limit_ns is None:
             limit_ns = self._measured_limit(server, now_ns)
-            self._path.set_slow(server, limit_ns)
+            self.path.set_slow(server, limit_ns)
         return took_ns >= limit_ns
 
     def _measured_limit(self, server: Server, now_ns: int) -> int:

@@ -130,19 +130,17 @@ def sole_listener(message: Message, exchanges: Iterable[Exchange]) -> CallListen
     On a channel that all messages share, nothing says which request a message belongs to. If there are several such
     requests, it goes to the latest of them if all are made for the same party: whichever it belongs to, it reaches
     nobody else. Otherwise, and if there is none, it belongs to nobody in particular: ``None``. A message of a task of
-    2025-11-25 belongs to the request for the result of that task.
+    2025-11-25 belongs to the request for the result of that task, whatever else is under way.
     """
+    task_id = related_task(message.params)
     found: Exchange | None = None
     for exchange in exchanges:
-        if never_asks(exchange.frame):
+        if never_asks(exchange.frame) if task_id is None else not asks_for_result(exchange.frame, task_id):
             continue
         if found is not None and not _is_of_one_party(found, exchange):
             return None
         found = exchange
-    if found is None or found.listener is None:
-        return None
-    task_id = related_task(message.params)
-    return found.listener if task_id is None or asks_for_result(found.frame, task_id) else None
+    return None if found is None else found.listener
 
 
 def _is_of_one_party(one: Exchange, other: Exchange) -> bool:

@@ -189,6 +189,29 @@ class FleetManagementMirror(Mirror, metaclass=ABCMeta):
     async def apply_async(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration: deploy what is missing, change what differs, remove the rest; see :meth:`apply`."""
 
+    def update(self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]) -> Applied:
+        """Change the configuration of one server as :meth:`apply` does, and of no other.
+
+        Parameters
+        ----------
+        server_id, config, fields
+            As for :meth:`deploy`: together they are the whole new configuration, and nothing of the old one stays.
+
+        Returns
+        -------
+        What was changed, as for :meth:`apply`.
+
+        Raises
+        ------
+        ConfigError, ServerNotFoundError
+            The configuration is invalid, or there is no such server; nothing was changed.
+        """
+
+    async def update_async(
+        self, server_id: str, config: ServerSpec | None = None, **fields: Unpack[ServerFields]
+    ) -> Applied:
+        """Change the configuration of one server as :meth:`apply` does, and of no other; see :meth:`update`."""
+
     def watch(
         self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False
     ) -> Applied:

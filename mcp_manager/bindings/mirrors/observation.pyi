@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from mcp_manager.bindings.mirror import Mirror
 from mcp_manager.calls.call_log import FlightRecord
+from mcp_manager.config import ServerConfig
 from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
 from mcp_manager.observe.observation import Kinds
@@ -45,6 +46,20 @@ class ObservationMirror(Mirror, metaclass=ABCMeta):
 
     async def server_async(self, server_id: str) -> ServerView:
         """Return a view of one server; see :meth:`server`."""
+
+    def server_config(self, server_id: str) -> ServerConfig:
+        """Return the configuration that a server has; its ``repr`` masks the secrets in it.
+
+        ``instances`` is the configured number: ``server(id).desired`` is the one that :meth:`scale` has set.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+
+    async def server_config_async(self, server_id: str) -> ServerConfig:
+        """Return the configuration that a server has; its ``repr`` masks the secrets in it. See :meth:`server_config`."""
 
     def servers(self) -> list[ServerView]:
         """Return views of all servers, in the order of deployment."""

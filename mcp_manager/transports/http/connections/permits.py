@@ -58,8 +58,8 @@ class ConnectionWait:
     def is_exhaustion(error: BaseException) -> bool:
         """Return whether a connection failed because the process or system has run out of descriptors or memory."""
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno is None):
-            # The resolver and the loading of TLS files report it by errors of their own.
+        if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in (None, errno.EBUSY)):
+            # The resolver (on uvloop as EBUSY) and the loading of TLS files report it by errors of their own.
             return not _has_descriptors()
         return isinstance(cause, OSError) and cause.errno in _EXHAUSTION
 
