@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, Protocol
@@ -20,9 +20,9 @@ from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedEr
 from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING, SUBSCRIBE, UNSUBSCRIBE
 
-__all__ = ["CURRENT", "HANDSHAKE", "REASONS", "STATELESS", "Accounting", "Sender", "Usage"]
+__all__ = ["CURRENT", "HANDSHAKE", "REASONS", "STATELESS", "Accounting", "Sender", "Usage", "note_refusal"]
 
-REASONS: Final = ("limit", "authentication", "scope", "host", "origin", "rule", "pin")
+REASONS: Final = ("limit", "authentication", "scope", "host", "origin", "rule", "pin", "session", "malformed")
 """Why requests are refused, the values of the label ``reason``."""
 
 _FREE: Final = frozenset({INITIALIZE, DISCOVER, PING})
@@ -235,7 +235,7 @@ class Usage:
                 self._account.end(self._counters)
         # There may be one only since it began.
         audit = self._sender.accounting.audit if self._began_ns else None
-        if audit is not None and (self.route is not None or self.reason or self._method in _NAMING):
+        if audit is not None and (self.route is not None or self.reason or self._method in _NAMING or _is_error(reply)):
             self._record(audit, reply)
 
     def line(self) -> bytes:
@@ -256,9 +256,9 @@ class Usage:
                 era=sender.era,
                 session=audit_lines.digest(sender.session),
                 method=self._method,
-                name=asked.name,
+                name=sender.accounting.shown_name(asked.name),
                 server="" if self.route is None else self.route.server_id,
-                server_name=None if own is None else own.name,
+                server_name=None if own is None else sender.accounting.shown_name(own.name),
                 outcome="refused" if self.reason else outcome.outcome,
                 code=outcome.code,
                 reason=self.reason,
@@ -267,7 +267,7 @@ class Usage:
                 bytes_in=self._size,
                 bytes_out=self._size_out,
                 trace_id=asked.trace_id or audit_lines.trace_id(sender.traceparent),
-                arguments=sender.accounting.arguments_of(asked, self.route),
+                arguments=sender.accounting.arguments_of(asked, self.route, self._account.principal),
             )
         )
 
@@ -331,6 +331,20 @@ class Denial:
         )
 
 
+def note_refusal(reason: str) -> None:
+    """Take note that the request that the running task answers is refused; ``reason`` is one of :data:`REASONS`."""
+    usage = CURRENT.get()
+    if usage is not None and not usage.reason:
+        usage.refused(reason)
+
+
+def _is_error(reply: bytes | None) -> bool:
+    """Tell whether a reply of the gateway itself is an error, which is short."""
+    if reply is None or len(reply) > _LONGEST_KEPT or b'"error"' not in reply:
+        return False
+    return audit_lines.outcome_of(reply).outcome == "error"
+
+
 def _is_of(request: Message | bytes, method: str) -> bool:
     if isinstance(request, Message):
         return request.method == method
@@ -365,6 +379,8 @@ class Accounting:
         Whether requests have to be counted or recorded at all.
     client_of
         Returns the address of the client that a request comes from.
+    secrets
+        Returns the texts that the audit log does not show, the longest first; works on any thread.
     """
 
     def __init__(self, limits: Limits, audit: AuditLog | None) -> None:
@@ -375,6 +391,7 @@ class Accounting:
         # Lines that were written and dropped by earlier audit logs.
         self._lines = (0, 0)
         self.client_of: Callable[[Any], object] = _peer_of
+        self.secrets: Callable[[], Sequence[str]] = tuple
         self._refused: dict[str, int] = dict.fromkeys(REASONS, 0)
 
     def sender(self, principal: Principal, endpoint: str, era: str, session: str | None = None) -> Sender:
@@ -441,11 +458,16 @@ class Accounting:
         """Count a request that was refused."""
         self._refused[reason] += 1
 
-    def arguments_of(self, asked: Named, route: Route | None) -> msgspec.Raw | None:
+    def arguments_of(self, asked: Named, route: Route | None, principal: Principal) -> msgspec.Raw | None:
         """Return the arguments of a call for the audit log; ``None`` if they are not to be written."""
         if self.audit is None or not self.audit.arguments or route is None:
             return None
-        return audit_lines.shown_arguments(asked.arguments)
+        own = () if principal.credential is None else (principal.credential,)
+        return audit_lines.shown_arguments(asked.arguments, (*own, *self.secrets()))
+
+    def shown_name(self, name: str | None) -> str | None:
+        """Return what a request names for the audit log, without secrets in URIs."""
+        return audit_lines.shown_name(name, self.secrets)
 
     def families(self) -> Iterator[Metric]:
         """Yield the metrics."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
-from mcp_manager.config.redaction import is_credential
+from mcp_manager.config.redaction import is_credential, masked
 from mcp_manager.protocol.methods import CALL_TOOL
 
 __all__ = [
@@ -25,10 +27,16 @@ __all__ = [
     "outcome_of",
     "rfc3339",
     "shown_arguments",
+    "shown_name",
     "trace_id",
 ]
 
 _LONGEST_ARGUMENTS: Final = 16_384
+_MASK: Final = "***"
+_URI: Final = "://"
+# Clients and sessions send many requests in a row.
+_MOST_KEPT: Final = 1_024
+_T = TypeVar("_T")
 LONGEST: Final = 512
 """The most characters of a text that clients choose."""
 
@@ -62,7 +70,8 @@ class AuditLine(msgspec.Struct, omit_defaults=True):
     code
         The code of the error.
     reason
-        Why it was refused: ``limit``, ``authentication``, ``scope``, ``host``, ``origin``, ``rule`` or ``pin``.
+        Why it was refused: ``limit``, ``authentication``, ``scope``, ``host``, ``origin``, ``rule``, ``pin``,
+        ``session``, for one that is not there for this principal, or ``malformed``.
     delivery
         Whether the server got the request: ``answered``, ``not_sent`` or ``unknown``.
     duration_ms
@@ -140,8 +149,9 @@ class _Params(msgspec.Struct):
     name: Any = None
     uri: Any = None
     task_id: Any = msgspec.field(name="taskId", default=None)
-    ref: _Reference | None = None
-    meta: _Meta | None = msgspec.field(name="_meta", default=None)
+    # Whatever they are, the request has its name, which limits need.
+    ref: msgspec.Raw = msgspec.Raw()
+    meta: msgspec.Raw = msgspec.field(name="_meta", default=msgspec.Raw())
     arguments: msgspec.Raw = msgspec.Raw()
 
 
@@ -161,6 +171,8 @@ _encoder = msgspec.json.Encoder()
 _reply_decoder = msgspec.json.Decoder(_Reply)
 _result_decoder = msgspec.json.Decoder(_Result)
 _params_decoder = msgspec.json.Decoder(_Params)
+_reference_decoder = msgspec.json.Decoder(_Reference)
+_meta_decoder = msgspec.json.Decoder(_Meta)
 
 
 def encoded(line: AuditLine) -> bytes:
@@ -196,30 +208,67 @@ def named(request: Message | bytes) -> Named:
     except (FrameError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Named()
     found = params.name if params.name is not None else params.uri if params.uri is not None else params.task_id
-    if found is None and params.ref is not None:
-        found = params.ref.name if params.ref.name is not None else params.ref.uri
-    trace = "" if params.meta is None else trace_id(params.meta.traceparent)
+    if found is None and (ref := _read(_reference_decoder, params.ref)) is not None:
+        found = ref.name if ref.name is not None else ref.uri
+    meta = _read(_meta_decoder, params.meta) if b"traceparent" in bytes(params.meta) else None
+    trace = "" if meta is None else trace_id(meta.traceparent)
     arguments = params.arguments if message.method == CALL_TOOL else msgspec.Raw()
     return Named(found[:LONGEST] if isinstance(found, str) else None, trace, arguments)
 
 
-def shown_arguments(arguments: msgspec.Raw) -> msgspec.Raw | None:
-    """Return the arguments of a call with ``***`` for values whose names are those of credentials.
+def _read(decoder: msgspec.json.Decoder[_T], value: msgspec.Raw) -> _T | None:
+    """Return a value that may be of any kind, if it is of that of a decoder."""
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
+
+def shown_arguments(arguments: msgspec.Raw, secrets: Sequence[str] = ()) -> msgspec.Raw | None:
+    """Return the arguments of a call with ``***`` for credentials: values with such names, and texts that are known.
+
+    Parameters
+    ----------
+    arguments
+        The arguments.
+    secrets
+        The texts that are not shown, wherever they are, the longest first.
+
+    Returns
+    -------
     ``None`` if there are none, or they are longer than 16 KiB.
     """
     if not 0 < len(bytes(arguments)) <= _LONGEST_ARGUMENTS:
         return None
     try:
-        return msgspec.Raw(_encoder.encode(_hidden(msgspec.json.decode(arguments))))
+        shown = _hidden(msgspec.json.decode(arguments))
+        text = _encoder.encode(shown)
+        # Written anew, so that no escape hides one.
+        found = [each for each in secrets if _encoder.encode(each)[1:-1] in text]
+        return msgspec.Raw(_encoder.encode(_masked(shown, found)) if found else text)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 
 def _hidden(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: "***" if is_credential(name) else _hidden(each) for name, each in value.items()}
+        return {name: _MASK if is_credential(name) else _hidden(each) for name, each in value.items()}
     return [_hidden(each) for each in value] if isinstance(value, list) else value
+
+
+def _masked(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, str):
+        return masked(value, secrets)
+    if isinstance(value, dict):
+        return {masked(name, secrets): _masked(each, secrets) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each, secrets) for each in value]
+    return _MASK if not isinstance(value, bool) and str(value) in secrets else value
+
+
+def shown_name(name: str | None, secrets: Callable[[], Sequence[str]]) -> str | None:
+    """Return a name or a URI without the texts that are not shown, which a URI may have."""
+    return name if name is None or _URI not in name else masked(name, secrets())
 
 
 def trace_id(traceparent: Any) -> str:
@@ -230,6 +279,7 @@ def trace_id(traceparent: Any) -> str:
     return str(parts[1])
 
 
+@lru_cache(_MOST_KEPT)
 def address_of(peer: object) -> str:
     """Return the address and the port of a client, as sockets name it; "" if it has none, as on a unix socket.
 
@@ -242,6 +292,7 @@ def address_of(peer: object) -> str:
     return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
+@lru_cache(_MOST_KEPT)
 def digest(session: str) -> str:
     """Return what stands for the id of a session, which is a secret."""
     return blake2b(session.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if session else ""
@@ -249,5 +300,9 @@ def digest(session: str) -> str:
 
 def rfc3339(time_ns: int) -> str:
     """Return a time in UTC with milliseconds (RFC 3339)."""
-    text = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{time_ns // 1_000_000 % 1000:03d}Z"
+    return f"{_to_the_second(time_ns // 1_000_000_000)}.{time_ns // 1_000_000 % 1000:03d}Z"
+
+
+@lru_cache(2)
+def _to_the_second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

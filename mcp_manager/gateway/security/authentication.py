@@ -18,6 +18,7 @@ from mcp_manager.gateway.security.keys_file import KeysFile
 from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.security.protected_resource import ResourceMetadata
 from mcp_manager.gateway.security.signed_tokens import SignedTokens
+from mcp_manager.gateway.security.token_issuers import TokenIssuers, configs_of_issuers
 from mcp_manager.gateway.security.verdicts import Rejected, Verdict, Verified
 
 __all__ = ["Authentication", "Denial"]
@@ -47,6 +48,9 @@ class _Tokens(Protocol):
     def verify(self, token: str) -> Verdict | Awaitable[Verdict]:
         """Examine a token: at once if nothing must be fetched for it."""
 
+    def latest(self, principal: Principal) -> Principal | None:
+        """Return the principal of a token as it is known now; ``None`` if the token was revoked."""
+
     async def start(self) -> None:
         """Prepare, without waiting for the authorization server."""
 
@@ -59,7 +63,10 @@ class _Tokens(Protocol):
 
 def _tokens_of(config: ClientAuthConfig) -> _Tokens | None:
     if config.type == "jwt":
-        return SignedTokens(config)
+        configs = configs_of_issuers(config)
+        if len(configs) == 1:
+            return SignedTokens(configs[0])
+        return TokenIssuers(configs)
     return Introspection(config) if config.type == "introspection" else None
 
 
@@ -93,7 +100,7 @@ class Authentication:
     Raises
     ------
     ConfigError
-        The file of API keys cannot be used, or a package is missing.
+        The file of API keys, or that of certificate authorities, cannot be used, or a package is missing.
     """
 
     def __init__(self, config: ClientAuthConfig, *, is_tls: bool = False) -> None:
@@ -146,13 +153,23 @@ class Authentication:
         return self._examined(incoming, field)
 
     def is_current(self, principal: Principal) -> bool:
-        """Tell whether a principal is still one: its credentials have not expired, and its key was not revoked."""
+        """Tell whether a principal is still one: its credentials have neither expired, nor were they revoked."""
+        return self.latest(principal) is not None
+
+    def latest(self, principal: Principal) -> Principal | None:
+        """Return a principal as its credentials say now; ``None`` if they have expired, or were revoked.
+
+        What the authorization server says of a token is asked again when its answer holds no longer; the new answer
+        counts from then on.
+        """
         if principal.expires_at <= time():
-            return False
+            return None
         credential = principal.credential
-        if self._keys is None or credential is None or not credential.startswith(PREFIX):
-            return True
-        return self._keys.is_current(principal)
+        if credential is None:
+            return principal
+        if credential.startswith(PREFIX):
+            return principal if self._keys is None or self._keys.is_current(principal) else None
+        return principal if self._tokens is None else self._tokens.latest(principal)
 
     def reread_keys(self) -> None:
         """Read the file of API keys now if it has changed, as on SIGHUP."""

@@ -50,6 +50,11 @@ class Denial(msgspec.Struct, frozen=True, eq=False):
     fields: bytes
     reason: str
 
+    @property
+    def cause(self) -> str:
+        """What was missing, as the audit log calls it: ``scope``, or ``authentication``."""
+        return "scope" if self.status == _STATUS["insufficient_scope"] else "authentication"
+
 
 class Challenges:
     """Make denials.

@@ -69,6 +69,9 @@ class _Held:
 class ExchangedTokens:
     """Keep the tokens of at most 10,000 principals; one request obtains a token for all who wait for it.
 
+    Each worker process exchanges for itself: with several, a principal has up to one token in each of them. So tokens
+    never leave the process that they were issued to, and a worker that dies takes none with it.
+
     Parameters
     ----------
     server_id

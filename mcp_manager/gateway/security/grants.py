@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable
 from typing import Final
+
+import msgspec
 
 from mcp_manager.config.access import AllowConfig
 from mcp_manager.gateway.endpoints.kinds import PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind
@@ -19,6 +22,8 @@ SERVER_PREFIX: Final = "server/"
 """How the names of endpoints begin."""
 
 _ALL: Final = "*"
+_ALLOWING: Final = ("views", "servers", "methods", "tools", "prompts", "resources")
+_DIGEST_BYTES: Final = 16
 _METHOD_OF: Final = {
     TOOLS: "tools/call",
     PROMPTS: "prompts/get",
@@ -39,6 +44,11 @@ class Rule:
     ----------
     config
         The rule.
+
+    Attributes
+    ----------
+    content
+        What it allows, as JSON.
     """
 
     __slots__ = (
@@ -48,10 +58,12 @@ class Rule:
         "_servers",
         "_views",
         "allows_all",
+        "content",
         "is_whole",
     )
 
     def __init__(self, config: AllowConfig) -> None:
+        self.content: bytes = msgspec.json.encode([getattr(config, name) for name in _ALLOWING])
         self._views = [compiled(each) for each in config.views]
         self._servers = [compiled(each) for each in config.servers]
         self._methods = [compiled(each) for each in config.methods]
@@ -119,6 +131,11 @@ class Grant:
     def key(self) -> Hashable:
         """Equal for grants of the same rules."""
         return self._rules
+
+    @property
+    def digest(self) -> bytes:
+        """The same for grants that allow the same, in all processes."""
+        return hashlib.blake2b(b"\n".join(rule.content for rule in self._rules), digest_size=_DIGEST_BYTES).digest()
 
     def at(self, endpoint: str) -> Grant:
         """Return what is allowed at one endpoint, by its name: the rules whose ``views`` fit."""

@@ -7,17 +7,21 @@ import base64
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Any, Final
 from urllib.parse import quote
+
+import msgspec
 
 from mcp_manager.auth.oauth.documents import kind_of
 from mcp_manager.auth.oauth.http import JsonReply
 from mcp_manager.config.access import ClientAuthConfig
 from mcp_manager.errors import AuthError
 from mcp_manager.gateway.security.issuer import Issuer
+from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.gateway.security.token_claims import ClaimRules
-from mcp_manager.gateway.security.verdicts import Rejected, Verdict
+from mcp_manager.gateway.security.verdicts import Rejected, Verdict, Verified
 from mcp_manager.runtime.background import background_task, bare_context
 
 __all__ = ["Introspection"]
@@ -30,6 +34,9 @@ _MOST_REFUSED: Final = 2_048
 _REFUSED_S: Final = 5.0
 _DOWN_S: Final = 2.0
 _WARN_EVERY_S: Final = 10.0
+_MOST_ANSWERS: Final = 20_000
+# How long a stream outlasts an answer that cannot be renewed, because the authorization server is down.
+_UNANSWERED_S: Final = 60.0
 _LONGEST_TOKEN: Final = 8_192
 _NO_TOKEN: Final = "no-token"
 _WHAT: Final = "the introspection endpoint"
@@ -37,6 +44,13 @@ _INACTIVE: Final = Rejected("invalid_token", "the token is not active")
 _TOO_LONG: Final = Rejected("invalid_token", "the token is too long")
 _BUSY: Final = Rejected("unavailable", "too many tokens are looked up at present", 1)
 _DOWN: Final = Rejected("unavailable", "the authorization server cannot be asked about the token", 2)
+
+
+class _Answer(msgspec.Struct):
+    """What is known of a token: the last principal and until when that holds; or that it is not active any more."""
+
+    principal: Principal | None
+    until: float
 
 
 class Introspection:
@@ -57,6 +71,8 @@ class Introspection:
         self._headers = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         self._pending: dict[bytes, asyncio.Task[Verdict]] = {}
         self._refused: dict[bytes, tuple[float, Rejected]] = {}
+        # Of tokens that were active, those looked up last.
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._down_until = 0.0
         self._warns_at = 0.0
@@ -87,7 +103,31 @@ class Introspection:
         """Examine a token: at once if it was refused a moment ago, or if it cannot be looked up now."""
         if len(token) > _LONGEST_TOKEN:
             return _TOO_LONG
-        digest = hashlib.blake2b(token.encode(), digest_size=16).digest()
+        found = self._looking_up(token, _digest(token))
+        return found if isinstance(found, Rejected) else _result_of(found)
+
+    def latest(self, principal: Principal) -> Principal | None:
+        """Return the principal of a token as it is known now; ``None`` if the token is not active any more.
+
+        An answer that does not hold any longer is asked for again, without waiting for it. If that fails for a minute,
+        the token counts as one that is not active.
+        """
+        token = principal.credential
+        if token is None:
+            return principal
+        digest, now = _digest(token), time.time()
+        answer = self._answers.get(digest)
+        if answer is None:
+            answer = _Answer(principal, now)
+            self._keep(digest, answer)
+        if answer.until <= now and answer.principal is not None:
+            self._looking_up(token, digest)
+            if answer.until + _UNANSWERED_S <= now:
+                return None
+        return answer.principal
+
+    def _looking_up(self, token: str, digest: bytes) -> asyncio.Task[Verdict] | Rejected:
+        """Return the task that looks a token up, or why there is none."""
         now = time.monotonic()
         refused = self._refused.get(digest)
         if refused is not None and refused[0] > now:
@@ -101,7 +141,7 @@ class Introspection:
             task = background_task(self._look_up(token, digest), "look up a token", context=bare_context())
             self._pending[digest] = task
             task.add_done_callback(lambda _: self._pending.pop(digest, None))
-        return _result_of(task)
+        return task
 
     async def _look_up(self, token: str, digest: bytes) -> Verdict:
         async with self._places:
@@ -115,6 +155,10 @@ class Introspection:
             except AuthError as error:
                 return self._failed(str(error))
         found = self._verdict(token, reply)
+        if isinstance(found, Verified):
+            self._keep(digest, _Answer(found.principal, found.until))
+        elif found.error != "unavailable" and digest in self._answers:
+            self._keep(digest, _Answer(None, 0.0))
         if isinstance(found, Rejected):
             self._refuse(digest, found, _DOWN_S if found.error == "unavailable" else min(self._cache_s, _REFUSED_S))
         return found
@@ -131,6 +175,12 @@ class Introspection:
             return _INACTIVE
         problem = self._rules.rejected(claims, time.time())
         return self._rules.verdict(claims, token, time.time() + self._cache_s) if problem is None else problem
+
+    def _keep(self, digest: bytes, answer: _Answer) -> None:
+        self._answers[digest] = answer
+        self._answers.move_to_end(digest)
+        if len(self._answers) > _MOST_ANSWERS:
+            self._answers.popitem(last=False)
 
     def _refuse(self, digest: bytes, found: Rejected, seconds: float) -> None:
         now = time.monotonic()
@@ -152,6 +202,10 @@ class Introspection:
             self._warns_at = now + _WARN_EVERY_S
             _log.warning("tokens of clients cannot be looked up: %s", problem)
         return _DOWN
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.blake2b(token.encode(), digest_size=16).digest()
 
 
 async def _result_of(task: asyncio.Task[Verdict]) -> Verdict:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 from yarl import URL
 
 from mcp_manager.auth.oauth.http import JsonReply, OAuthHttp
 from mcp_manager.auth.oauth.metadata import discover_metadata
-from mcp_manager.config import ServerConfig
+from mcp_manager.config import ServerConfig, TlsConfig
+from mcp_manager.config._problem import FieldProblem
 from mcp_manager.config.access import ClientAuthConfig
+from mcp_manager.config.tls_files import check_tls_files
 from mcp_manager.errors import AuthError
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.routed_client import RoutedClient
@@ -30,6 +33,11 @@ class Issuer:
     ----------
     config
         How clients authenticate.
+
+    Raises
+    ------
+    ConfigError
+        The file of certificate authorities cannot be used.
     """
 
     def __init__(self, config: ClientAuthConfig) -> None:
@@ -37,7 +45,9 @@ class Issuer:
         base = next(each for each in configured if each is not None)
         self._config = config
         self._pool = HttpPool()
-        client = RoutedClient(self._pool, ServerConfig(name="serve.auth", url=base))
+        tls = TlsConfig(ca_file=config.ca_file)
+        _check_authorities(tls)
+        client = RoutedClient(self._pool, ServerConfig(name="serve.auth", url=base, tls=tls))
         self._http = OAuthHttp(lambda: client, "serve.auth", URL(base), trusted=configured)
         self._metadata: Mapping[str, Any] | None = None
 
@@ -50,13 +60,15 @@ class Issuer:
             It is not there, or the issuer does not answer.
         """
         async with asyncio.timeout(_TIMEOUT_S):
-            return await self._http.get(await self._url(member, self._config.jwks_url, what), what)
+            with _hints():
+                return await self._http.get(await self._url(member, self._config.jwks_url, what), what)
 
     async def post(self, form: Mapping[str, str], headers: Mapping[str, str], what: str) -> JsonReply:
         """Send a form to the introspection endpoint; raises :class:`AuthError` as :meth:`get` does."""
         async with asyncio.timeout(_TIMEOUT_S):
-            url = await self._url("introspection_endpoint", self._config.introspection_endpoint, what)
-            return await self._http.post_form(url, form, headers, what)
+            with _hints():
+                url = await self._url("introspection_endpoint", self._config.introspection_endpoint, what)
+                return await self._http.post_form(url, form, headers, what)
 
     async def aclose(self) -> None:
         """Close the connections. Idempotent."""
@@ -84,3 +96,27 @@ class Issuer:
     def _error(self, text: str, member: str) -> AuthError:
         setting = "jwks_url" if member == "jwks_uri" else member
         return self._http.error(text, hint=f"set serve.auth.{setting}")
+
+
+@contextlib.contextmanager
+def _hints() -> Iterator[None]:
+    """Let the errors of connections name the field that their certificates are from."""
+    try:
+        yield
+    except AuthError as error:
+        error.hint = error.hint.replace("tls.ca_file", "serve.auth.ca_file")
+        raise
+
+
+def _check_authorities(tls: TlsConfig) -> None:
+    try:
+        check_tls_files(tls, "serve.auth")
+    except FieldProblem as problem:
+        error = problem.error("Invalid config")
+    else:
+        return
+    try:
+        raise error
+    finally:
+        # Break the reference cycle: the traceback refers to this frame.
+        del error

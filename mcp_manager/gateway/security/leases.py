@@ -54,9 +54,9 @@ class Lease:
         return self._stream is None or not self._stream.is_open
 
     def renew(self, principal: Principal) -> None:
-        """Depend on credentials that were shown later, if they are of the same principal, allow as much, and last longer."""
+        """Depend on credentials that were shown later, if they are of the same principal, allow as much, and last as long."""
         mine = self.principal
-        if principal.name == mine.name and principal.grant is mine.grant and principal.expires_at > mine.expires_at:
+        if principal.name == mine.name and principal.grant is mine.grant and principal.expires_at >= mine.expires_at:
             self.principal = principal
 
     def close(self) -> None:

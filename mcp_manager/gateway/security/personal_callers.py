@@ -97,6 +97,14 @@ class PersonalCallers:
             self._drop(key)
         return found
 
+    def forget_server(self, server_id: str) -> list[Caller]:
+        """Forget the callers at a server, which gets other credentials from now on, and return them."""
+        keys = [key for key in self._known if key[0][0] == server_id]
+        found = [self._known[key] for key in keys]
+        for key in keys:
+            self._drop(key)
+        return found
+
     def _drop(self, key: tuple[Place, str, bytes]) -> None:
         del self._known[key]
         _, principal, session = key[0]

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mcp_manager.config.audit import PinsConfig
-from mcp_manager.errors import ConfigError, RpcError
+from mcp_manager.errors import RpcError
 from mcp_manager.gateway.endpoints.kinds import Kind
 from mcp_manager.gateway.security.definitions import PINNED, changed_members, definition_of
 from mcp_manager.gateway.security.pins_file import PinsOfServer, read_pins
@@ -51,10 +51,9 @@ class Pins(Collector):
     def __init__(self, config: PinsConfig | None = None) -> None:
         config = PinsConfig() if config is None else config
         self.mode: Literal["off", "warn", "block"] = config.mode
-        self._path = config.path
-        self._servers: dict[str, PinsOfServer] = {}
-        if self.is_on and config.path is not None:
-            self._servers = read_pins(config.path)
+        self._servers: dict[str, PinsOfServer] = self.read(config)
+        self.version: int = 0
+        """Increases whenever other pins, or another mode, are in force."""
         # What differs now, by server and kind; why, by name.
         self._different: dict[tuple[str, str], dict[str, str]] = {}
         self._counts: dict[str, int] = {}
@@ -73,16 +72,24 @@ class Pins(Collector):
         """Return whether entries of a kind are compared."""
         return self.is_on and kind in PINNED
 
-    def read_again(self) -> bool:
-        """Read the file again; return whether the pins are others than before. A file that cannot be used is logged."""
-        if not self.is_on or self._path is None:
-            return False
-        try:
-            servers = read_pins(self._path)
-        except ConfigError as error:
-            _log.error("the pins stay as they were: %s", error)
-            return False
-        is_other, self._servers = servers != self._servers, servers
+    @staticmethod
+    def read(config: PinsConfig) -> dict[str, PinsOfServer]:
+        """Return the pins of a configuration, by server, for :meth:`replace`; none if they are off.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be used.
+        """
+        return {} if config.mode == "off" or config.path is None else read_pins(config.path)
+
+    def replace(self, config: PinsConfig, servers: dict[str, PinsOfServer]) -> bool:
+        """Use these pins from now on, which :meth:`read` has returned; return whether anything is another than before."""
+        is_other = (self.mode, self._servers) != (config.mode, servers)
+        self.mode, self._servers = config.mode, servers
+        self.version += is_other
+        if not self.is_on:
+            self._different.clear()
         return is_other
 
     def compare(self, server_id: str, kind: Kind, entries: Iterable[tuple[str, bytes]]) -> dict[str, str]:
@@ -135,6 +142,15 @@ class Pins(Collector):
                 )
             if len(news) > _MOST_TOLD:
                 _log.warning("server %r: %d more %s are not as pinned", server_id, len(news) - _MOST_TOLD, kind.member)
+        return frozenset(different) if self.blocks else frozenset()
+
+    def note_of_client(self, server_id: str, kind: Kind, different: dict[str, str]) -> frozenset[str]:
+        """Take note of what differs in the list of one client, as :meth:`note` does.
+
+        What other clients of the server get stays noted, so that each difference is told once.
+        """
+        before = self._different.get((server_id, kind.member), {})
+        self.note(server_id, kind, {**(before if len(before) < _MOST_SERIES else {}), **different})
         return frozenset(different) if self.blocks else frozenset()
 
     def hidden(self, server_id: str, kind: Kind) -> frozenset[str]:

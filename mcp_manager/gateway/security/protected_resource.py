@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from mcp_manager.config.access import ClientAuthConfig
+from mcp_manager.gateway.security.token_issuers import names_of_issuers
 
 __all__ = ["WELL_KNOWN", "ResourceMetadata"]
 
@@ -31,7 +32,7 @@ class ResourceMetadata:
     """
 
     def __init__(self, config: ClientAuthConfig, *, is_tls: bool = False) -> None:
-        self._issuer = config.issuer if config.type in ("jwt", "introspection") else None
+        self._issuers = names_of_issuers(config) if config.type in ("jwt", "introspection") else []
         self._scopes = config.scopes
         self._scheme = "https" if is_tls else "http"
         self._base = None if config.resource is None else config.resource.rstrip("/")
@@ -79,7 +80,7 @@ class ResourceMetadata:
         return found
 
     def _base_for(self, host: bytes | None) -> str | None:
-        if self._issuer is None:
+        if not self._issuers:
             return None
         if self._base is not None:
             return self._base
@@ -89,7 +90,7 @@ class ResourceMetadata:
     def _rendered(self, resource: str) -> bytes:
         document = {
             "resource": quote(resource, safe="/:%[]@!$&'()*+,;=~"),
-            "authorization_servers": [self._issuer],
+            "authorization_servers": self._issuers,
             **({"scopes_supported": list(self._scopes)} if self._scopes else {}),
             "bearer_methods_supported": ["header"],
             "resource_name": "mcp-manager",

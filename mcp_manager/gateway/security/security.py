@@ -16,20 +16,37 @@ from mcp_manager.gateway.security.accounting import Accounting
 from mcp_manager.gateway.security.audit import AuditLog
 from mcp_manager.gateway.security.authentication import Authentication, Denial
 from mcp_manager.gateway.security.known_principals import KnownPrincipals
+from mcp_manager.gateway.security.known_secrets import KnownSecrets
 from mcp_manager.gateway.security.leases import Leases
 from mcp_manager.gateway.security.limits import Limits
 from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.security.rules import Grant, Rules
-from mcp_manager.gateway.security.server_credentials import ServerCredentials
+from mcp_manager.gateway.security.server_credentials import PersonalServer, ServerCredentials
 from mcp_manager.manager import McpManager
 
-__all__ = ["ACCESS_FIELDS", "Security"]
+__all__ = ["Replacement", "Security"]
 
-ACCESS_FIELDS: Final = ("auth", "allow", "limits", "audit")
-"""The fields of ``serve`` that can change while the gateway serves."""
 _MOST_ENTITLED: Final = 20_000
 # One principal has at most this part of the connections, as requests under way and again as streams.
 _SHARE_OF_ONE: Final = 4
+
+
+class Replacement(msgspec.Struct, frozen=True, eq=False):
+    """What takes the place of parts of a :class:`Security`; ``None`` for a part that stays.
+
+    Parameters
+    ----------
+    serve
+        The configuration.
+    authentication, audit, servers
+        The authentication; the audit log, which was started; and what servers get of clients. ``audit`` is ``None``
+        without an audit log as well.
+    """
+
+    serve: ServeConfig
+    authentication: Authentication | None = None
+    audit: AuditLog | None = None
+    servers: dict[str, PersonalServer] | None = None
 
 
 class Security:
@@ -52,6 +69,8 @@ class Security:
         Decide what principals may use.
     known
         The principals that were seen lately.
+    epoch
+        Another object whenever other authentication, or other rules, are in force.
     credentials
         What servers get of clients; ``None`` before it is known which fleet is served.
     leases
@@ -70,12 +89,14 @@ class Security:
         self.authentication: Authentication = self._authenticating(serve)
         self.rules: Rules = Rules(serve.allow)
         self.known: KnownPrincipals = KnownPrincipals()
+        self.epoch: object = object()
         self.accounting: Accounting = Accounting(
             Limits(serve.limits, workers=workers, most=_most_of_one(self.authentication)), _audit_log(serve)
         )
         self.credentials: ServerCredentials | None = None
+        self._secrets: KnownSecrets | None = None
         self._credentials = serve.credentials
-        self.leases: Leases = Leases(lambda principal: self.authentication.is_current(principal))
+        self.leases: Leases = Leases(self._is_current)
         self._serve = serve
         self._operators = serve.auth.operators
         self._has_started = False
@@ -86,6 +107,8 @@ class Security:
     def serve_fleet(self, manager: McpManager) -> ServerCredentials:
         """Return what the servers of a fleet get of clients."""
         self.credentials = ServerCredentials(manager, self._credentials, self.known)
+        self._secrets = KnownSecrets(manager, self._serve)
+        self.accounting.secrets = self._secrets.texts
         return self.credentials
 
     @property
@@ -153,14 +176,15 @@ class Security:
         if not self.is_required:
             return True
         if self._operators:
-            return any(fnmatchcase(principal.name, pattern) for pattern in self._operators)
+            return self.is_named_operator(principal)
         return principal.grant is None
 
-    async def apply(self, serve: ServeConfig) -> None:
-        """Let other authentication, limits and another audit log be in force from now on.
+    def is_named_operator(self, principal: Principal) -> bool:
+        """Tell whether clients authenticate, and ``operators`` names a principal: it may run any program then."""
+        return self.is_required and any(fnmatchcase(principal.name, pattern) for pattern in self._operators)
 
-        If the authentication has changed, all streams end. The same one looks at its keys again, and the same audit log
-        opens its file anew.
+    def prepare(self, serve: ServeConfig) -> Replacement:
+        """Return what another configuration needs, for :meth:`replace`, which has to follow.
 
         Raises
         ------
@@ -168,42 +192,82 @@ class Security:
             Something that the configuration names cannot be used; nothing was changed.
         """
         before = self._serve
-        made = None if serve.auth == before.auth else self._authenticating(serve)
+        authentication = None if serve.auth == before.auth else self._authenticating(serve)
+        servers = None
+        if self.credentials is not None and serve.credentials != before.credentials:
+            servers = self.credentials.prepared(serve.credentials)
         audit = None if serve.audit == before.audit else _audit_log(serve)
         if audit is not None and self._has_started:
+            # Last: it has a thread.
             audit.start()
+        return Replacement(serve, authentication, audit, servers)
+
+    def replace(self, made: Replacement) -> tuple[Awaitable[None], list[str]]:
+        """Let another configuration be in force from now on.
+
+        If the authentication has changed, all streams end. The same one looks at its keys again, and the same audit log
+        opens its file anew.
+
+        Parameters
+        ----------
+        made
+            What :meth:`prepare` has returned.
+
+        Returns
+        -------
+        What has to be awaited, which ends what was replaced; and the ids of the servers that get something else of
+        clients than before.
+        """
+        serve, before = made.serve, self._serve
         self._serve = serve
-        accounting, replaced = self.accounting, None
-        accounting.limits.apply(serve.limits, _most_of_one(made or self.authentication))
+        if self._secrets is not None:
+            self._secrets.replace(serve)
+        accounting, audit = self.accounting, None
+        accounting.limits.apply(serve.limits, _most_of_one(made.authentication or self.authentication))
         accounting.limits_changed()
         if serve.audit != before.audit:
-            replaced = accounting.write_into(audit)
+            audit = accounting.write_into(made.audit)
         elif accounting.audit is not None:
             accounting.audit.reopen()
-        try:
-            if made is None:
-                self.authentication.reread_keys()
-                self.leases.look_at_all()
-            else:
-                await self._replace_authentication(made, serve)
-        finally:
-            await accounting.end(replaced)
+        self.epoch = object()
+        authentication = None
+        if made.authentication is None:
+            self.authentication.reread_keys()
+            self.leases.look_at_all()
+        else:
+            authentication, self.authentication = self.authentication, made.authentication
+            self._operators = serve.auth.operators
+            self._newer, self._older = {}, {}
+            self.known.clear()
+            for lease in self.leases:
+                lease.end()
+        servers: list[PersonalServer] = []
+        changed: list[str] = []
+        if made.servers is not None and self.credentials is not None:
+            servers, changed = self.credentials.replace(made.servers)
+        if serve.allow != before.allow:
+            self.replace_rules(serve.allow)
+        return self._end(authentication, audit, servers), changed
 
-    async def _replace_authentication(self, made: Authentication, serve: ServeConfig) -> None:
-        replaced, self.authentication = self.authentication, made
-        self._operators = serve.auth.operators
-        self._newer, self._older = {}, {}
-        self.known.clear()
-        for lease in self.leases:
-            lease.end()
-        if self._has_started:
-            await made.start()
-        await replaced.aclose()
+    async def _end(
+        self, authentication: Authentication | None, audit: AuditLog | None, servers: list[PersonalServer]
+    ) -> None:
+        """End what was replaced, and begin what has taken its place."""
+        try:
+            if authentication is not None:
+                if self._has_started:
+                    await self.authentication.start()
+                await authentication.aclose()
+            for each in servers:
+                await each.aclose()
+        finally:
+            await self.accounting.end(audit)
 
     def replace_rules(self, allow: Sequence[AllowConfig]) -> None:
         """Let these rules decide from now on what each principal may do."""
         self.rules.replace(allow)
         self._newer, self._older = {}, {}
+        self.epoch = object()
         for principal in self.known.everybody():
             self.known.note(msgspec.structs.replace(principal, grant=self.rules.grant_of(principal)))
 
@@ -211,6 +275,17 @@ class Security:
         """Return what a principal may use, by its name: nothing if it was not seen lately; ``None``: everything."""
         principal = self.known.find(name)
         return self.rules.grant_of_strangers() if principal is None else self.rules.grant_of(principal)
+
+    def _is_current(self, principal: Principal) -> bool:
+        """Tell whether the credentials of a stream are valid, and allow what they did."""
+        latest = self.authentication.latest(principal)
+        if latest is None or latest is principal:
+            return latest is not None
+        if latest.name != principal.name:
+            return False
+        # The rules look at claims and scopes alone.
+        is_same = latest.claims == principal.claims and latest.scopes == principal.scopes
+        return is_same or self.rules.grant_of(latest) is self.rules.grant_of(principal)
 
     async def _fetched(self, fetching: Awaitable[Principal | Denial]) -> Principal | Denial:
         found = await fetching

@@ -180,12 +180,11 @@ class ServerCredentials:
         self, manager: McpManager, configs: Mapping[str, ServerCredentialsConfig], known: KnownPrincipals
     ) -> None:
         self.callers: PersonalCallers = PersonalCallers()
-        self._servers: dict[str, PersonalServer] = {
-            server_id: PersonalServer(manager, server_id, config, known, self.callers)
-            for server_id, config in configs.items()
-            if config.is_personal
-        }
-        self._names = sorted({name for each in self._servers.values() for name in each.fields})
+        self._manager = manager
+        self._known = known
+        self._servers: dict[str, PersonalServer] = {}
+        self._servers = self.prepared(configs)
+        self._names = _names_of(self._servers)
 
     @property
     def is_needed(self) -> bool:
@@ -213,10 +212,46 @@ class ServerCredentials:
             fields = {name: value.decode("latin-1") for name, value in found.items() if value is not None}
             present(context, Presented(principal, fields))
 
+    def prepared(self, configs: Mapping[str, ServerCredentialsConfig]) -> dict[str, PersonalServer]:
+        """Return the servers of another configuration, for :meth:`replace`; those that stay keep their tokens.
+
+        Raises
+        ------
+        ConfigError
+            A package is missing; nothing was changed.
+        """
+        made: dict[str, PersonalServer] = {}
+        for server_id, config in configs.items():
+            kept = self._servers.get(server_id)
+            if kept is not None and kept.config == config:
+                made[server_id] = kept
+            elif config.is_personal:
+                made[server_id] = PersonalServer(self._manager, server_id, config, self._known, self.callers)
+        return made
+
+    def replace(self, servers: dict[str, PersonalServer]) -> tuple[list[PersonalServer], list[str]]:
+        """Let servers get what :meth:`prepared` has returned; sessions with what they got before end.
+
+        Returns
+        -------
+        Those that were replaced, to be closed; and the ids of the servers that get something else from now on.
+        """
+        before, self._servers = self._servers, servers
+        self._names = _names_of(servers)
+        changed = sorted(each for each in {*before, *servers} if before.get(each) is not servers.get(each))
+        for server_id in changed:
+            for caller in self.callers.forget_server(server_id):
+                self._manager.end_caller(caller, [server_id])
+        return [before[each] for each in changed if each in before], changed
+
     async def aclose(self) -> None:
         """Obtain no more tokens. Idempotent."""
         for each in self._servers.values():
             await each.aclose()
+
+
+def _names_of(servers: Mapping[str, PersonalServer]) -> list[str]:
+    return sorted({name for each in servers.values() for name in each.fields})
 
 
 def _key(principal: Principal) -> tuple[str, frozenset[str]]:

@@ -14,6 +14,7 @@ from mcp_manager.auth.oauth.jose import require_jose
 from mcp_manager.config.access import ClientAuthConfig
 from mcp_manager.gateway.security.issuer import Issuer
 from mcp_manager.gateway.security.issuer_keys import ALGORITHMS, IssuerKeys
+from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.gateway.security.token_claims import ClaimRules
 from mcp_manager.gateway.security.verdicts import Rejected, Verdict
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
     from joserfc.jwk import Key
     from joserfc.jws import JWSRegistry
 
-__all__ = ["SignedTokens"]
+__all__ = ["SignedTokens", "claims_of"]
 
 _LONGEST_HEADER: Final = 4_096
 _LONGEST_PAYLOAD: Final = 16_384
 _LONGEST_ID: Final = 256
+# The issuer may withdraw the key of a token long before that expires.
+_EXAMINED_EVERY_S: Final = 60.0
 _TYPES: Final = frozenset({"at+jwt", "application/at+jwt", "jwt"})
 """RFC 9068, section 4, and what servers send that do not follow it."""
 _ACCESS_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
@@ -64,6 +67,14 @@ class SignedTokens:
         self._issuer = Issuer(config)
         self._keys = IssuerKeys(self._issuer)
 
+    def latest(self, principal: Principal) -> Principal | None:
+        """Return the principal of a token; ``None`` if the issuer does not have its key any more."""
+        if principal.credential is None:
+            return principal
+        header = _part(principal.credential.partition(".")[0], _LONGEST_HEADER)
+        has_key = header is not None and self._keys.find(header.get("kid"), header["alg"]) is not None
+        return principal if has_key else None
+
     async def start(self) -> None:
         """Fetch the keys, without waiting for them."""
         self._keys.begin()
@@ -82,7 +93,7 @@ class SignedTokens:
         """Examine a token: at once unless its key must be fetched."""
         parts = token.split(".")
         header = _part(parts[0], _LONGEST_HEADER) if len(parts) == 3 else None
-        claims = None if header is None else _part(parts[1], _LONGEST_PAYLOAD)
+        claims = None if header is None else claims_of(token)
         if header is None or claims is None:
             return _MALFORMED
         problem = self._problem_of(header, claims) or self._rules.rejected(claims, time.time())
@@ -124,7 +135,13 @@ class SignedTokens:
         except (JoseError, ValueError, TypeError):
             # Its text may quote the token.
             return _BAD_SIGNATURE
-        return self._rules.verdict(claims, token)
+        return self._rules.verdict(claims, token, time.time() + _EXAMINED_EVERY_S)
+
+
+def claims_of(token: str) -> dict[str, Any] | None:
+    """Return what a token claims, before anybody has examined it; ``None`` if it is no JWT."""
+    parts = token.split(".", 3)
+    return _part(parts[1], _LONGEST_PAYLOAD) if len(parts) == 3 else None
 
 
 def _registry(algorithm: str) -> JWSRegistry:

@@ -13,7 +13,7 @@ from mcp_manager.config.access import ClientAuthConfig
 from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.gateway.security.verdicts import Rejected, Verdict, Verified
 
-__all__ = ["ClaimRules"]
+__all__ = ["OTHER_ISSUER", "ClaimRules"]
 
 _LONGEST_NAME: Final = 512
 _MOST_AUDIENCES: Final = 100
@@ -24,7 +24,7 @@ _TOO_EARLY: Final = Rejected("invalid_token", "the token is not valid yet")
 _ISSUED_LATER: Final = Rejected("invalid_token", "the token was issued in the future")
 _NO_EXPIRY: Final = Rejected("invalid_token", "the token does not say when it expires")
 _BAD_TIME: Final = Rejected("invalid_token", "the token has a time that is no number of seconds")
-_OTHER_ISSUER: Final = Rejected("invalid_token", "the token is of another issuer")
+OTHER_ISSUER: Final = Rejected("invalid_token", "the token is of another issuer")
 _OTHER_AUDIENCE: Final = Rejected("invalid_token", "the token is not meant for this gateway")
 _BOUND: Final = Rejected("invalid_token", "the token is bound to a key of the client, which this gateway cannot check")
 
@@ -68,7 +68,7 @@ class ClaimRules:
         issuer = claims.get("iss")
         if self._issuer is not None and (issuer is not None or self._needs_all):
             if not isinstance(issuer, str) or not same_issuer(issuer, self._issuer):
-                return _OTHER_ISSUER
+                return OTHER_ISSUER
         if self._audiences and self._audiences_of(claims) is None:
             return _OTHER_AUDIENCE
         # RFC 9449, section 7.2: such a token must not be accepted without its proof.
