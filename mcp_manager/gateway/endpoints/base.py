@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -9,10 +10,11 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth.caller import Caller
+from mcp_manager.calls.exchange_listener import Answer, ServerMessage
 from mcp_manager.gateway.client import Client
 from mcp_manager.protocol.handshake import ServerIdentity
 
-__all__ = ["Description", "Endpoint", "LooksAgain", "PersonalServers", "Route"]
+__all__ = ["Description", "Endpoint", "KnownRoutes", "LooksAgain", "PersonalServers", "Route", "Tasks"]
 
 LooksAgain = Callable[[], Awaitable[bool]]
 """Returns whether an endpoint lists other tools than when this was called last."""
@@ -36,6 +38,16 @@ class Description(msgspec.Struct, frozen=True):
     instructions: str | None = None
 
 
+class Tasks(Protocol):
+    """The tasks of an endpoint, of which each client has its own."""
+
+    def told(self, client: Client, server_id: str, sent: ServerMessage) -> ServerMessage | None:
+        """Return a message of a server as a client gets it; ``None`` if it is about a task of another principal."""
+
+    def answer(self, client: Client, answer: Awaitable[Answer] | Answer) -> Awaitable[Answer] | Answer:
+        """Return what a client answers to a server, as the server gets it."""
+
+
 class Route(msgspec.Struct, frozen=True):
     """Where a request of a client goes.
 
@@ -47,11 +59,14 @@ class Route(msgspec.Struct, frozen=True):
         The request, with the names that this server knows; bytes if they differ from those of the client.
     adapt
         Puts the response into the terms of the client; ``None`` if it is passed on as it is.
+    tasks
+        The tasks that messages of the server may be about; ``None`` if they are passed on as they are.
     """
 
     server_id: str
     request: Message | bytes
     adapt: Callable[[bytes], bytes] | None = None
+    tasks: Tasks | None = None
 
 
 class PersonalServers(Protocol):
@@ -62,6 +77,18 @@ class PersonalServers(Protocol):
 
     async def personal_caller(self, server_id: str, client: Client) -> Caller | None:
         """Return whom something is done for at one of them; ``None`` for other servers. Raises as the next one."""
+
+    async def party_for(self, server_id: str, client: Client) -> str:
+        """Return what names a client at one of them: the same for what is one party to it. Raises as :meth:`ask`."""
+
+    async def ask(self, server_id: str, client: Client, request: Message) -> bytes:
+        """Return the response of one of them to a request that is made for a client.
+
+        Raises
+        ------
+        RpcError
+            There is none: there are no credentials of the client for the server, or it does not answer.
+        """
 
     async def identity_for(self, server_id: str, client: Client) -> ServerIdentity:
         """Return how one of them introduces itself to a client.
@@ -84,6 +111,14 @@ class Endpoint(Protocol):
     name: str
     key: str
     is_merged: bool
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks of its clients."""
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it may introduce itself to each client in another way."""
 
     @property
     def lists_others(self) -> LooksAgain | None:
@@ -164,3 +199,25 @@ class Endpoint(Protocol):
 
     def adapter(self, server_id: str) -> Callable[[bytes], bytes] | None:
         """Return what puts a server's responses into the terms of clients; ``None`` if they are passed on as they are."""
+
+
+class KnownRoutes:
+    """An endpoint whose routes may change.
+
+    Attributes
+    ----------
+    routing, known_until_ns
+        A route that :meth:`Endpoint.known_route` has returned is the same as long as ``routing`` is the same object, and
+        the monotonic clock shows less than ``known_until_ns``.
+    """
+
+    routing: object = object()
+    known_until_ns: int = 0
+
+    def _know_routes(self, for_s: float) -> None:
+        """Let routes hold for some seconds; 0 if a list must be as new as can be known, as when pins block."""
+        self.known_until_ns = time.monotonic_ns() + int(for_s * 1e9)
+
+    def _forget_routes(self) -> None:
+        """Let no route hold any more that was known before."""
+        self.routing = object()

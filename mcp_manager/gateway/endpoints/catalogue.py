@@ -129,7 +129,7 @@ class Pages:
     sealer
         Seals the cursors, so that nobody can make one.
     purpose
-        What the cursors are for: the endpoint. One of another endpoint is refused.
+        What the cursors are for: the endpoint, and what the rules allow there. All others are refused.
     size
         The most entries of a page. It also ends before 1 MiB, but has at least one entry.
     """

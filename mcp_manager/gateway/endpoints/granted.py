@@ -8,24 +8,27 @@ from typing import Final
 
 import msgspec
 
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.errors import RpcError
 from mcp_manager.gateway.client import Client
-from mcp_manager.gateway.endpoints.base import Description
-from mcp_manager.gateway.endpoints.introductions import Introductions
+from mcp_manager.gateway.endpoints.base import Description, Route
 from mcp_manager.gateway.endpoints.kinds import PROMPTS, RESOURCES, TOOLS, Kind
-from mcp_manager.gateway.endpoints.listings import Entry, Listings
+from mcp_manager.gateway.endpoints.listings import Entry
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
-from mcp_manager.gateway.endpoints.selection import Pair, Prefer, Selection
+from mcp_manager.gateway.endpoints.parts import Parts
+from mcp_manager.gateway.endpoints.request_params import text_in
+from mcp_manager.gateway.endpoints.selection import Pair, Prefer, Selection, in_alias
 from mcp_manager.gateway.endpoints.single import description_of
+from mcp_manager.gateway.security.accounting import note_refusal
 from mcp_manager.gateway.security.grants import SERVER_PREFIX, Grant
-from mcp_manager.gateway.sessions.sealing import Sealer
-from mcp_manager.manager import McpManager
 from mcp_manager.protocol.capabilities import TASKS_EXTENSION
 from mcp_manager.protocol.handshake import ServerIdentity
-from mcp_manager.protocol.methods import SET_LOG_LEVEL, SUBSCRIBE
+from mcp_manager.protocol.methods import CALL_TOOL, SET_LOG_LEVEL, SUBSCRIBE
 
-__all__ = ["GrantedEndpoint", "GrantedSelection", "GrantedServer", "OwnNames"]
+__all__ = ["GrantedEndpoint", "GrantedSelection", "GrantedServer", "OwnNames", "with_list_changes"]
 
 _TASKS: Final = "tasks/"
+_NAMED: Final[dict[str, Kind]] = {CALL_TOOL: TOOLS, "prompts/get": PROMPTS}
 _LISTED: Final = {"tools": TOOLS, "prompts": PROMPTS}
 _LISTS: Final = (*_LISTED, "resources")
 _METHODS: Final = {"completions": "completion/complete", "logging": SET_LOG_LEVEL, "tasks": "tasks/get"}
@@ -162,6 +165,17 @@ class GrantedSelection(Selection):
         """Return an entry as clients get it."""
         return self._selection.rendered(kind, pair, entry, name)
 
+    def forbids(self, kind: Kind, name: str, server_ids: list[str]) -> bool:
+        """Return whether a name means something, whether it is there or not, that no rule allows."""
+        shown = [each for each in server_ids if self._selection.shows(each)]
+        pair = self._selection.unlisted(kind, name, self._selection.possible_servers(kind, name, shown))
+        return pair is not None and not self._grant.shows_entry(kind, *pair)
+
+    def forbids_resource(self, method: str, uri: str, server_ids: list[str]) -> bool:
+        """Return whether no rule allows a resource with this URI of any server."""
+        shown = [each for each in server_ids if self._selection.shows(each)]
+        return bool(shown) and not any(self._grant.permits(method, RESOURCES, each, uri) for each in shown)
+
 
 class GrantedEndpoint(MergedEndpoint):
     """An endpoint as a grant allows it.
@@ -169,7 +183,7 @@ class GrantedEndpoint(MergedEndpoint):
     Parameters
     ----------
     parts
-        As for :class:`MergedEndpoint`, up to the sealer.
+        As for :class:`MergedEndpoint`.
     selection
         What is shown without any rules.
     grant
@@ -180,19 +194,47 @@ class GrantedEndpoint(MergedEndpoint):
 
     def __init__(
         self,
-        parts: tuple[McpManager, Listings, Introductions, Sealer],
+        parts: Parts,
         selection: Selection,
         grant: Grant,
         name: str,
         page_size: int,
     ) -> None:
         self.grant: Grant = grant
-        super().__init__(*parts, GrantedSelection(selection, grant), name, page_size)
+        self._granted = GrantedSelection(selection, grant)
+        super().__init__(parts, self._granted, name, page_size)
         self.key: str = f"{name}#{next(_numbers)}"
+
+    @property
+    def _cursors_of(self) -> str:
+        return f"{self.name}\0{self.grant.digest.hex()}"
 
     def show(self, selection: Selection) -> None:
         """Show what the grant allows of something else from now on."""
-        super().show(GrantedSelection(selection, self.grant))
+        self._granted = GrantedSelection(selection, self.grant)
+        super().show(self._granted)
+
+    async def route(self, message: Message, client: Client) -> Route:
+        """Return what the endpoint of all does, as far as it is allowed; what is not is noted as refused by a rule."""
+        try:
+            return await super().route(message, client)
+        except RpcError:
+            if self._forbids(message):
+                note_refusal("rule")
+            raise
+
+    def _forbids(self, message: Message) -> bool:
+        method = message.method or ""
+        if not self._granted.allows(method):
+            return True
+        found = text_in(message, b"name" if method in _NAMED else b"uri")
+        if found is None:
+            return False
+        if method in _NAMED:
+            return self._granted.forbids(_NAMED[method], found[1], self._listings.servers())
+        alias = in_alias(found[1])
+        servers, uri = (self._listings.servers(), found[1]) if alias is None else ([alias[0]], alias[1])
+        return self._granted.forbids_resource(method, uri, servers)
 
 
 class GrantedServer(GrantedEndpoint):
@@ -202,13 +244,8 @@ class GrantedServer(GrantedEndpoint):
         """Return how the server introduces itself, as far as it is allowed."""
         server_id = self.name.removeprefix(SERVER_PREFIX)
         identity = (await self._introductions.of([server_id], _WAIT_S))[server_id]
-        said = description_of(server_id, None if identity is None else self._selection.introduced(server_id, identity))
-        capabilities = dict(said.capabilities)
-        for name in _LISTS:
-            if isinstance(capabilities.get(name), dict):
-                # What is allowed may change, although the server stays as it is.
-                capabilities[name] = {**capabilities[name], "listChanged": True}
-        return msgspec.structs.replace(said, capabilities=capabilities)
+        shown = None if identity is None else self._selection.introduced(server_id, identity)
+        return with_list_changes(description_of(server_id, shown))
 
     def uri_from(self, server_id: str, uri: str) -> str:
         """Return the URI as it is."""
@@ -217,6 +254,15 @@ class GrantedServer(GrantedEndpoint):
     def adapter(self, server_id: str) -> Callable[[bytes], bytes]:
         """Return what leaves responses as they are."""
         return _as_it_is
+
+
+def with_list_changes(said: Description) -> Description:
+    """Return how a server introduces itself if what is allowed may change although the server stays as it is."""
+    capabilities = dict(said.capabilities)
+    for name in _LISTS:
+        if isinstance(capabilities.get(name), dict):
+            capabilities[name] = {**capabilities[name], "listChanged": True}
+    return msgspec.structs.replace(said, capabilities=capabilities)
 
 
 def _as_it_is(response: bytes) -> bytes:

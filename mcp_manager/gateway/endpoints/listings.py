@@ -13,6 +13,7 @@ import msgspec
 from mcp_manager._core.splicing import UnclearMemberError, member_range
 from mcp_manager.errors import McpManagerError, RpcError, ServerNotFoundError
 from mcp_manager.gateway.endpoints.kinds import KINDS, TOOLS, Kind
+from mcp_manager.gateway.security.definitions import PINNED
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.tool_search.tool_indexes import ToolIndexes
 from mcp_manager.manager import McpManager
@@ -279,10 +280,11 @@ class Listings:
     def compare_again(self) -> None:
         """Compare all lists with the pins, which have changed; watchers are told of those that differ now."""
         for (server_id, kind), kept in list(self._kept.items()):
-            if kept.listing is None or not self.pins.concerns(kind):
+            if kept.listing is None or kind not in PINNED:
                 continue
             before = kept.shown
-            self._show(server_id, kind, kept, kept.listing, self._compared(server_id, kind, kept.listing))
+            different = self._compared(server_id, kind, kept.listing) if self.pins.is_on else {}
+            self._show(server_id, kind, kept, kept.listing, different)
             if kept.shown is not before:
                 self.version += 1
                 for watcher in self._watchers:
@@ -357,8 +359,10 @@ class Listings:
                 if changes == kept.changes:
                     break
             different: dict[str, str] = {}
-            if self.pins.concerns(kind):
-                different = await self._compared_later(server_id, kind, listing)
+            pins = -1
+            while pins != self.pins.version:
+                pins = self.pins.version
+                different = await self._compared_later(server_id, kind, listing) if self.pins.concerns(kind) else {}
             if deployment == self._stamp(server_id, kind)[:1] and self._kept.get((server_id, kind)) is kept:
                 self._keep(server_id, kind, kept, listing, (changes, different))
         except McpManagerError as error:
@@ -370,8 +374,7 @@ class Listings:
             kept.failure = f"its {kind.member} could not be listed: {why}"
             if self.is_personal is not None and self.is_personal(server_id):
                 kept.failure = (
-                    f"its {kind.member} are listed for each client alone: at /servers/{quote(server_id, safe='')}/mcp, "
-                    f"if neither rules for {kind.member} nor pins apply there"
+                    f"its {kind.member} are listed for each client alone: at /servers/{quote(server_id, safe='')}/mcp"
                 )
             kept.retry_at = loop.time() + pause_s
             self.version += 1

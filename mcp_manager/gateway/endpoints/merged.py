@@ -14,29 +14,26 @@ from mcp_manager._core.splicing import with_range
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.asking import first_that_answers
-from mcp_manager.gateway.endpoints.base import Description, LooksAgain, Route
+from mcp_manager.gateway.endpoints.base import Description, KnownRoutes, LooksAgain, Route
 from mcp_manager.gateway.endpoints.built_list import BuiltList
 from mcp_manager.gateway.endpoints.catalogue import Pages, Place, made_catalogue, names_of
 from mcp_manager.gateway.endpoints.foreign_methods import ForeignMethods, resembles_known
 from mcp_manager.gateway.endpoints.introducing import merged_description
-from mcp_manager.gateway.endpoints.introductions import Introductions
 from mcp_manager.gateway.endpoints.kinds import KINDS, PROMPTS, RESOURCES, TEMPLATES, TOOLS, Kind
 from mcp_manager.gateway.endpoints.linked_resources import with_client_uris
-from mcp_manager.gateway.endpoints.listings import Listing, Listings, Lists, input_schema_of
-from mcp_manager.gateway.endpoints.not_found import hint_for, no_resource, quoted
+from mcp_manager.gateway.endpoints.listings import Listing, Lists, input_schema_of
+from mcp_manager.gateway.endpoints.not_found import blocked, hint_for, no_resource, quoted
+from mcp_manager.gateway.endpoints.owned_tasks import EndpointTasks, is_of_tasks
+from mcp_manager.gateway.endpoints.parts import Parts
 from mcp_manager.gateway.endpoints.request_params import Reference, cursor_in, plain_text_in, text_in
 from mcp_manager.gateway.endpoints.resource_owners import SeenUris, best_owner
 from mcp_manager.gateway.endpoints.searching import Searching
 from mcp_manager.gateway.endpoints.selection import ALIAS_SCHEME, Selection, alias_of, in_alias
-from mcp_manager.gateway.security.pins import DefinitionBlockedError
-from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.gateway.tool_search.meta_tools import CALL
 from mcp_manager.gateway.tool_search.wrapped_calls import unwrapped
-from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.methods import CALL_TOOL
-from mcp_manager.protocol.revisions import Era
 
 __all__ = ["MergedEndpoint"]
 
@@ -52,19 +49,13 @@ _BY_URI: Final = frozenset({"resources/read", "resources/subscribe", "resources/
 _COMPLETE: Final = "completion/complete"
 
 
-class MergedEndpoint:
+class MergedEndpoint(KnownRoutes):
     """Show several servers as one; see :class:`~mcp_manager.gateway.endpoints.base.Endpoint`.
 
     Parameters
     ----------
-    manager
-        The fleet.
-    listings
-        The lists of its servers; endpoints share them.
-    introductions
-        What the servers have said about themselves.
-    sealer
-        Seals the cursors of lists.
+    parts
+        What endpoints share.
     selection
         What is shown, and under which names.
     name
@@ -74,36 +65,27 @@ class MergedEndpoint:
     """
 
     is_merged: bool = True
+    is_personal: bool = False
     may_lead_back: bool = True
 
-    def __init__(
-        self,
-        manager: McpManager,
-        listings: Listings,
-        introductions: Introductions,
-        sealer: Sealer,
-        selection: Selection,
-        name: str = "fleet",
-        page_size: int = 1_000,
-    ) -> None:
-        self._manager = manager
-        self._listings = listings
-        self._introductions = introductions
-        self._sealer = sealer
+    def __init__(self, parts: Parts, selection: Selection, name: str = "fleet", page_size: int = 1_000) -> None:
+        self._manager = parts.manager
+        self._listings = parts.listings
+        self._introductions = parts.introductions
+        self._sealer = parts.sealer
         self._selection = selection
-        self._page_size = page_size
-        self.name: str = name
-        self.key: str = name
+        self.page_size: int = page_size
+        self.name = self.key = name
         self._built: dict[Kind, BuiltList] = {}
         self._building: dict[Kind, asyncio.Lock] = {kind: asyncio.Lock() for kind in KINDS.values()}
         self._few: dict[tuple[Kind, tuple[str, ...]], tuple[Mapping[str, Listing], dict[str, Place]]] = {}
         self._seen = SeenUris()
-        self._foreign = ForeignMethods(manager, introductions)
-        self._searching = Searching(listings.indexes)
+        self.tasks: EndpointTasks = parts.tasks.at(name, is_merged=True)
+        self._foreign = ForeignMethods(parts.introductions, self.tasks, self.adapter)
+        self._searching = Searching(parts.listings.indexes)
         self._adapting: dict[str, Callable[[bytes], bytes]] = {}
-        self._resources_due = 0.0
+        self._resources_due = self._described_until = 0.0
         self._description: Description | None = None
-        self._described_until = 0.0
 
     def show(self, selection: Selection) -> None:
         """Show something else from now on, to all who have this endpoint."""
@@ -111,8 +93,8 @@ class MergedEndpoint:
         self._built.clear()
         self._searching.forget()
         self._few.clear()
-        self._resources_due = 0.0
-        self._description = None
+        self._resources_due, self._description = 0.0, None
+        self._forget_routes()
 
     @property
     def selection(self) -> Selection:
@@ -210,6 +192,7 @@ class MergedEndpoint:
                 built = await self._build(kind, lists)
                 if selection is self._selection:
                     self._built[kind] = built
+                    self._forget_routes()
             # Whoever has more patience may get more.
             is_whole = patience_s is None or not lists.missing
             built.servers, built.version, built.look_at = servers, version, look_at if is_whole else 0.0
@@ -225,7 +208,12 @@ class MergedEndpoint:
             same = msgspec.structs.replace(catalogue, rendered=before.catalogue.rendered)
             return BuiltList(same, before.pages, lists)
         shown = self._searching.listed(catalogue, self._selection) if kind is TOOLS else catalogue
-        return BuiltList(catalogue, Pages(shown, lists.missing, self._sealer, self.name, self._page_size), lists)
+        return BuiltList(catalogue, Pages(shown, lists.missing, self._sealer, self._cursors_of, self.page_size), lists)
+
+    @property
+    def _cursors_of(self) -> str:
+        """What its cursors are for: they are worthless anywhere else."""
+        return self.name
 
     def _prefer(self, server_id: str) -> tuple[int, str]:
         return -self._listings.priority(server_id), server_id
@@ -250,11 +238,11 @@ class MergedEndpoint:
             return await self._by_reference(message, client)
         if resembles_known(method):
             raise RpcError(METHOD_NOT_FOUND, "Method not found", _OWN)
-        if text_in(message, b"uri") is not None:
+        self.tasks.check_method(method, client)
+        if not is_of_tasks(method) and text_in(message, b"uri") is not None:
             return await self._by_uri(message, client)
         open_to = self._selection.open_to(method, self.servers())
-        server_id = await self._foreign.server_for(message, client, open_to, self._selection.hides_tools_of)
-        return Route(server_id, message, self.adapter(server_id))
+        return await self._foreign.route(message, client, open_to, self._selection.hides_tools_of)
 
     def known_route(self, message: Message, client: Client) -> Route | None:
         """Return the route of a call of a tool, or for a prompt, that is in a list of the endpoint."""
@@ -276,10 +264,8 @@ class MergedEndpoint:
         return self._renamed(message, client, place.server_id, with_range(message, start, end, place.own_json))
 
     def _renamed(self, message: Message, client: Client, server_id: str, request: Message) -> Route:
-        adapt = self.adapter(server_id)
-        if client.era is Era.HANDSHAKE:
-            adapt = partial(self._foreign.note_task, client, server_id, adapt)
-        return Route(server_id, request, adapt)
+        adapt = self.tasks.creating(message, client, server_id, self.adapter(server_id))
+        return Route(server_id, request, adapt, self.tasks)
 
     async def _by_name(self, message: Message, client: Client, kind: Kind, what: str) -> Route:
         found = text_in(message, b"name")
@@ -302,6 +288,7 @@ class MergedEndpoint:
     async def _look_for_resources(self) -> None:
         """Let the lists be read that say whose the resources are that results name; waits for no server."""
         self._resources_due = asyncio.get_running_loop().time() + _LOOK_AGAIN_S
+        self._know_routes(0.0 if self._listings.pins.blocks else _LOOK_AGAIN_S)
         for kind in (RESOURCES, TEMPLATES):
             built = self._built.get(kind)
             if built is None or built.lists.missing:
@@ -363,12 +350,14 @@ class MergedEndpoint:
         data: dict[str, Any] = dict(_OWN)
         owners = self._selection.possible_servers(kind, name, self.servers())
         if self._listings.pins.blocks and name in self._blocked_names(kind, owners):
-            return DefinitionBlockedError(what, quoted(name))
+            return blocked(what, name)
         if len(owners) == 1:
             places = await self._places_of(kind, owners)
             is_missing = bool((await self._listings.of(owners, kind, 0.0)).missing)
             by_own = None if is_missing else {place.own: shown for shown, place in places.items()}
-            data |= hint_for(name, owners[0], by_own)
+            personal = self._listings.is_personal
+            is_personal = personal is not None and personal(owners[0])
+            data |= hint_for(name, owners[0], by_own, is_personal=is_personal)
         return RpcError(INVALID_PARAMS, f"Unknown {what}: {quoted(name)}", data)
 
     def _blocked_names(self, kind: Kind, server_ids: list[str]) -> Collection[str]:

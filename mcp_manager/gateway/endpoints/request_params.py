@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -11,10 +11,20 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.splicing import UnclearMemberError, text_param, with_params
 from mcp_manager.errors import RpcError
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
+from mcp_manager.protocol.methods import CALL_TOOL, SUBSCRIBE, UNSUBSCRIBE
 
-__all__ = ["Reference", "cursor_in", "plain_text_in", "text_in"]
+__all__ = ["Reference", "check_clear", "check_names", "cursor_in", "is_clear", "plain_text_in", "text_in"]
 
 _OWN: Final = {"source": "gateway"}
+
+_MEMBERS: Final = {
+    CALL_TOOL: b"name",
+    "prompts/get": b"name",
+    "resources/read": b"uri",
+    SUBSCRIBE: b"uri",
+    UNSUBSCRIBE: b"uri",
+}
+"""What requests name."""
 
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text_decoder = msgspec.json.Decoder(str)
@@ -57,7 +67,7 @@ def text_in(message: Message, name: bytes) -> tuple[Message, str, int, int] | No
     try:
         found = text_param(message, name)
     except UnclearMemberError:
-        message = _written_again(message)
+        message = _written_again(message, name.decode())
         found = text_param(message, name)
     if found is None:
         return None
@@ -66,6 +76,23 @@ def text_in(message: Message, name: bytes) -> tuple[Message, str, int, int] | No
     except UnicodeEncodeError:
         raise RpcError(INVALID_PARAMS, f"Invalid params: {name.decode()} has half of a surrogate pair", _OWN) from None
     return message, *found
+
+
+def is_clear(message: Message) -> bool:
+    """Tell whether nobody can take what a request names for something else; see :func:`check_names`."""
+    name = _MEMBERS.get(message.method or "")
+    try:
+        if name is not None:
+            text_param(message, name)
+    except UnclearMemberError:
+        return False
+    return True
+
+
+def check_clear(message: Message) -> None:
+    """Raise :class:`RpcError` if a member of the params has the name of the one that matters, but in other letters."""
+    if not is_clear(message):
+        _written_again(message, _MEMBERS[message.method or ""].decode())
 
 
 class Reference:
@@ -99,6 +126,8 @@ class Reference:
             self.given: str = _text_decoder.decode(self._members[self._member])
         except (KeyError, msgspec.DecodeError, RecursionError):
             raise RpcError(INVALID_PARAMS, "Invalid params: ref must refer to a prompt or a resource", _OWN) from None
+        check_names(self._params, "ref")
+        check_names(self._members, "type", "name", "uri")
 
     def renamed(self, own: str) -> Message:
         """Return the request with what the server calls it."""
@@ -107,10 +136,28 @@ class Reference:
         return with_params(self._message, msgspec.json.encode(params))
 
 
-def _written_again(message: Message) -> Message:
+def check_names(members: Iterable[str], *names: str) -> None:
+    """Raise :class:`RpcError` if a member has one of the names, but in other letters.
+
+    Some libraries for JSON do not mind case, ``encoding/json`` of Go among them: a server that uses one would take the
+    last of ``name`` and ``Name``, and what the gateway has checked would be another tool than the one that is called.
+    """
+    folded = {each.casefold(): each for each in names}
+    for member in members:
+        name = folded.get(member.casefold())
+        if name is not None and member != name:
+            text = f"Invalid params: a member is called {name}, but in other letters"
+            raise RpcError(INVALID_PARAMS, text, {**_OWN, "hint": f"write {name}"})
+
+
+def _written_again(message: Message, name: str) -> Message:
     """Return a request whose params have every member once, and names without escapes."""
     try:
         members: Mapping[str, msgspec.Raw] = _members_decoder.decode(message.params or b"{}")
+    except (ValueError, RecursionError):
+        raise RpcError(INVALID_PARAMS, "Invalid params", _OWN) from None
+    check_names(members, name)
+    try:
         return with_params(message, msgspec.json.encode(members))
     except (ValueError, RecursionError):
         raise RpcError(INVALID_PARAMS, "Invalid params", _OWN) from None

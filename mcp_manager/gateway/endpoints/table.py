@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
 from mcp_manager.config.serve import ViewConfig
+from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.gateway.endpoints.base import Endpoint, PersonalServers
 from mcp_manager.gateway.endpoints.granted import GrantedEndpoint, GrantedServer, OwnNames
 from mcp_manager.gateway.endpoints.introductions import Introductions
@@ -16,6 +17,9 @@ from mcp_manager.gateway.endpoints.kinds import Kind
 from mcp_manager.gateway.endpoints.listings import Listings
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
 from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
+from mcp_manager.gateway.endpoints.owned_tasks import TASKS, OwnedTasks
+from mcp_manager.gateway.endpoints.parts import Parts
+from mcp_manager.gateway.endpoints.restricted import RestrictedServer
 from mcp_manager.gateway.endpoints.selection import NoSelection, Selection, ViewSelection
 from mcp_manager.gateway.endpoints.single import SingleServer
 from mcp_manager.gateway.list_changes import LIST_CHANGES
@@ -43,7 +47,7 @@ class EndpointTable:
     news
         What servers say without being asked; its handlers are those of the manager.
     sealer
-        Seals the cursors of merged lists.
+        Seals the cursors of merged lists, and the ids of tasks.
     views
         The views by name.
     page_size
@@ -70,8 +74,10 @@ class EndpointTable:
         self._listings = Listings(manager, patience_s)
         self._personal: PersonalServers | None = None
         self._introductions = Introductions(manager)
-        self._sealer = sealer
-        self._page_size = page_size
+        self._tasks = OwnedTasks(sealer, news.tasks)
+        self._tasks.may_keep = self._may_keep_tasks
+        self._parts = Parts(manager, self._listings, self._introductions, sealer, self._tasks)
+        self.page_size: int = page_size
         self.fleet: MergedEndpoint = self._merged(Selection(hot), "fleet")
         self._view_configs: dict[str, ViewConfig] = {}
         self.views: dict[str, MergedEndpoint] = {}
@@ -80,6 +86,8 @@ class EndpointTable:
         # As rules allow them, by the name and the rules: those found last, and all that anything still has.
         self._granted: OrderedDict[tuple[str, Hashable], GrantedEndpoint] = OrderedDict()
         self._all_granted: WeakValueDictionary[tuple[str, Hashable], GrantedEndpoint] = WeakValueDictionary()
+        # Those of servers that get something of each client.
+        self._restricted: WeakValueDictionary[tuple[str, Hashable], RestrictedServer] = WeakValueDictionary()
         self.replace_views(views or {})
         self._singles: dict[str, SingleServer] = {}
         news.watch(self._changed)
@@ -89,7 +97,7 @@ class EndpointTable:
     def show_to_each(self, personal: PersonalServers) -> None:
         """Ask the servers that get something of each client for what they are to this client; call it first."""
         self._personal = personal
-        self._listings.is_personal = personal.is_personal
+        self._listings.is_personal = self._tasks.is_personal = personal.is_personal
         self._news.personal_caller = personal.personal_caller
 
     def replace_views(self, views: Mapping[str, ViewConfig]) -> None:
@@ -108,6 +116,24 @@ class EndpointTable:
             self._removed[name] = endpoint
         self._view_configs = dict(views)
 
+    def _may_keep_tasks(self, server_id: str) -> bool:
+        try:
+            said = self._manager._identity_of(server_id)
+        except ServerNotFoundError:
+            return True
+        return said is None or TASKS in said.capabilities
+
+    def replace_hot(self, hot: NamePatterns | None) -> None:
+        """List these tools at ``/mcp`` from now on; see ``hot`` of the class."""
+        self._show(self.fleet, Selection(hot))
+
+    def replace_page_size(self, page_size: int) -> None:
+        """Divide merged lists into pages of this size from now on; cursors of others stay valid."""
+        self.page_size = page_size
+        for endpoint in (self.fleet, *self.views.values(), *self._all_granted.values()):
+            endpoint.page_size = page_size
+            endpoint._built.clear()
+
     def _show(self, endpoint: MergedEndpoint, selection: Selection) -> None:
         granted = [each for each in self._all_granted.values() if each.name == endpoint.name]
         for each in (endpoint, *granted):
@@ -115,12 +141,8 @@ class EndpointTable:
             for method in LIST_CHANGES:
                 self._news.endpoint_changed(each, method)
 
-    @property
-    def _parts(self) -> tuple[McpManager, Listings, Introductions, Sealer]:
-        return self._manager, self._listings, self._introductions, self._sealer
-
     def _merged(self, selection: Selection, name: str) -> MergedEndpoint:
-        return MergedEndpoint(*self._parts, selection, name, self._page_size)
+        return MergedEndpoint(self._parts, selection, name, self.page_size)
 
     def of_server(self, server_id: str) -> SingleServer | None:
         """Return the endpoint of a server; ``None`` if it is not deployed."""
@@ -130,7 +152,12 @@ class EndpointTable:
         endpoint = self._singles.get(server_id)
         if endpoint is None:
             endpoint = SingleServer(
-                self._manager, server_id, self._introductions, self._listings, personal=self._personal
+                self._manager,
+                server_id,
+                self._introductions,
+                self._listings,
+                personal=self._personal,
+                tasks=self._tasks,
             )
             self._singles[server_id] = endpoint
         return endpoint
@@ -170,11 +197,12 @@ class EndpointTable:
         """
         self._granted.clear()
         self._all_granted.clear()
+        self._restricted.clear()
         self._news.settle(lambda each: self.named(each.endpoint.name, grant_of(each.principal)))
 
     def named(self, name: str, grant: Grant | None) -> Endpoint:
         """Return the endpoint of a name, as a grant allows it; one that shows nothing if it is not there."""
-        return self._named(name, grant) or GrantedEndpoint(self._parts, NoSelection(), Grant(), name, self._page_size)
+        return self._named(name, grant) or GrantedEndpoint(self._parts, NoSelection(), Grant(), name, self.page_size)
 
     def _named(self, name: str, grant: Grant | None) -> Endpoint | None:
         if name.startswith(VIEW_PREFIX):
@@ -199,7 +227,18 @@ class EndpointTable:
         here = EVERYTHING if grant is None else grant.at(endpoint.name)
         if here.shows_whole(server_id) and not self._listings.pins.is_on:
             return endpoint
-        return self._as_granted(endpoint, here) if here.shows(server_id) else None
+        if not here.shows(server_id):
+            return None
+        if self._personal is not None and self._personal.is_personal(server_id):
+            return self._as_restricted(server_id, self._personal, here)
+        return self._as_granted(endpoint, here)
+
+    def _as_restricted(self, server_id: str, personal: PersonalServers, grant: Grant) -> RestrictedServer:
+        key = server_id, grant.key
+        found = self._restricted.get(key)
+        if found is None:
+            found = self._restricted[key] = RestrictedServer(self._parts, server_id, personal, grant)
+        return found
 
     def _as_granted(self, endpoint: MergedEndpoint | SingleServer, grant: Grant) -> GrantedEndpoint | None:
         """Return an endpoint as the grant for it allows it; ``None`` if no rule is for it."""
@@ -210,10 +249,10 @@ class EndpointTable:
         if found is None:
             if isinstance(endpoint, MergedEndpoint):
                 selection = endpoint.selection
-                found = GrantedEndpoint(self._parts, selection, grant, endpoint.name, self._page_size)
+                found = GrantedEndpoint(self._parts, selection, grant, endpoint.name, self.page_size)
             else:
                 own = OwnNames(endpoint.servers()[0])
-                found = GrantedServer(self._parts, own, grant, endpoint.name, self._page_size)
+                found = GrantedServer(self._parts, own, grant, endpoint.name, self.page_size)
             self._all_granted[key] = found
         self._granted[key] = found
         self._granted.move_to_end(key)
@@ -228,6 +267,9 @@ class EndpointTable:
 
     def _changed(self, server_id: str, method: str) -> None:
         self._listings.changed(server_id, method)
+        for (changed, _), endpoint in list(self._restricted.items()):
+            if changed == server_id:
+                endpoint.changed(method)
         if server_id not in self._manager._servers:
             self._singles.pop(server_id, None)
 

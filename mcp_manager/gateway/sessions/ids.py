@@ -83,8 +83,18 @@ class SessionIds:
         self._older: dict[str, _Known] = {}
         # Most clients declare what others do as well.
         self._declared: dict[bytes, dict[str, Any]] = {}
-        # By name of the session: when its id expires.
-        self._ended: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+        """The sessions that their clients have ended, by name: when the id expires."""
+
+    def replace_ttl(self, ttl_s: float) -> None:
+        """Let ids be valid for so many seconds from now on, also those that were made before."""
+        longer_s, self._ttl_s = ttl_s - self._ttl_s, ttl_s
+        if longer_s > 0:
+            # What has ended stays so for as long as its id would be valid by now.
+            for session in self.ended:
+                self.ended[session] += longer_s
+        # What is known of an id is in the id, and when it expires is found again.
+        self._newer, self._older = {}, {}
 
     def begin(
         self, endpoint: str, principal: str, revision: str, capabilities: Mapping[str, Any]
@@ -124,7 +134,7 @@ class SessionIds:
         if known.endpoint != endpoint or client.principal != principal or known.expires_at <= self._clock():
             return None
         # The same id can be written in several ways, and each of them may be known.
-        return None if client.session in self._ended else client
+        return None if client.session in self.ended else client
 
     def end(self, session_id: str, client: Client) -> None:
         """Make the id of a client's session invalid.
@@ -136,9 +146,15 @@ class SessionIds:
         self._older.pop(session_id, None)
         now = self._clock()
         # In the order in which sessions ended, which is roughly that in which their ids expire.
-        while self._ended and (len(self._ended) >= _MOST_ENDED or next(iter(self._ended.values())) <= now):
-            del self._ended[next(iter(self._ended))]
-        self._ended[client.session] = now + self._ttl_s if known is None else known.expires_at
+        while self.ended and (len(self.ended) >= _MOST_ENDED or next(iter(self.ended.values())) <= now):
+            del self.ended[next(iter(self.ended))]
+        self.ended[client.session] = now + self._ttl_s if known is None else known.expires_at
+
+    def valid_until_ns(self, session_id: str) -> int:
+        """Return until when an id is valid that was found before, in nanoseconds of the monotonic clock."""
+        known = self._newer.get(session_id) or self._older.get(session_id)
+        left_s = 0.0 if known is None else known.expires_at - self._clock()
+        return time.monotonic_ns() + int(left_s * 1e9)
 
     def worker_of(self, session_id: str) -> int | None:
         """Return the number of the worker that began a session; ``None`` if the id was not made with these keys."""

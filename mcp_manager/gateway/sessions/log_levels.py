@@ -11,6 +11,7 @@ __all__ = ["LEVELS", "RANKS", "LogLevels", "rank_of"]
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """The levels, the lowest first (RFC 5424; 2025-11-25, server/utilities/logging)."""
 RANKS: Final = {level: rank for rank, level in enumerate(LEVELS)}
+_DEFAULT: Final = RANKS["info"]
 _MOST_SESSIONS: Final = 100_000
 
 
@@ -30,9 +31,20 @@ def rank_of(params: bytes) -> int | None:
 
 
 class LogLevels:
-    """Keep the levels that sessions have set; a session without one gets all messages of its own calls."""
+    """Keep the levels that sessions have set.
 
-    def __init__(self) -> None:
+    If clients authenticate, what one of them gets does not depend on what others have set: a session without a level
+    gets messages of its own calls from ``info`` on, and servers are never asked for less than that. Otherwise all
+    clients are one: a session without a level gets whatever comes.
+
+    Parameters
+    ----------
+    is_shared
+        Whether sessions of several principals share the sessions of servers.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.is_shared: bool = is_shared
         self._ranks: dict[str, int] = {}
         # How many sessions have set each of them.
         self._counts = [0] * len(LEVELS)
@@ -57,12 +69,13 @@ class LogLevels:
 
     def wants(self, session: str, params: bytes) -> bool:
         """Whether a session wants a log message, from the params of ``notifications/message``."""
-        own = self._ranks.get(session)
-        if own is None:
+        own = self._ranks.get(session, _DEFAULT if self.is_shared else 0)
+        if own == 0:
             return True
         rank = rank_of(params)
         return rank is None or rank >= own
 
     def lowest(self) -> str:
         """Return the lowest level that any session wants."""
-        return next((level for level, count in zip(LEVELS, self._counts, strict=True) if count), LEVELS[0])
+        lowest = next((rank for rank, count in enumerate(self._counts) if count), 0)
+        return LEVELS[min(lowest, _DEFAULT) if self.is_shared else lowest]

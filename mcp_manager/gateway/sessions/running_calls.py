@@ -38,6 +38,13 @@ class Cancellable(Protocol):
         """Cancel it."""
 
 
+class Running(Protocol):
+    """A request under way, which its client may cancel."""
+
+    def cancel(self) -> None:
+        """Cancel it for its client."""
+
+
 class RunningCall:
     """One request of a client: what its server sends goes to the client on the request's own stream.
 
@@ -190,22 +197,23 @@ class RunningCalls:
         self.questions: Questions = questions
         self.logs: EventLogs = logs
         self.levels: LogLevels = levels
-        self._running: dict[tuple[str, bytes], RunningCall] = {}
+        self.running: dict[tuple[str, bytes], Running] = {}
+        """What is under way, by the name of the session and the id of the request."""
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self.running)
 
     def begin(self, call: RunningCall, task: Cancellable | None) -> None:
         """Begin a call, which this task answers."""
         call.task = task
-        self._running[call.key] = call
+        self.running[call.key] = call
         # A client that has the id of an event can resume the stream, and get the reply, if its connection breaks.
         call.channel.on_quiet = call.open_stream
 
     def end(self, call: RunningCall) -> None:
         """Forget a call."""
-        if self._running.get(call.key) is call:
-            del self._running[call.key]
+        if self.running.get(call.key) is call:
+            del self.running[call.key]
         # They refer to the call.
         call.task = None
         call.channel.on_quiet = None
@@ -216,13 +224,13 @@ class RunningCalls:
             request_id = bytes(_cancelled_decoder.decode(params or b"{}").request_id)
         except msgspec.DecodeError:
             return
-        call = self._running.get((client.session, request_id))
+        call = self.running.get((client.session, request_id))
         if call is not None:
             call.cancel()
 
-    def of_session(self, session: str) -> list[RunningCall]:
+    def of_session(self, session: str) -> list[Running]:
         """Return the calls of a session."""
-        return [call for (name, _), call in self._running.items() if name == session]
+        return [call for (name, _), call in self.running.items() if name == session]
 
     def cancel_session(self, session: str) -> None:
         """Cancel all calls of a session that has ended."""

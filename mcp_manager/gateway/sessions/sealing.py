@@ -44,7 +44,7 @@ class Sealer:
         A key is too short, or the package ``cryptography`` is missing.
     """
 
-    __slots__ = ("_ciphers",)
+    __slots__ = ("_ciphers", "_nonce_key")
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         if AESGCM is None:
@@ -54,11 +54,25 @@ class Sealer:
                 f"A session key is too short: it needs at least {_LEAST_KEY_CHARACTERS} characters",
                 hint="make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
-        self._ciphers = [AESGCM(_derived(key)) for key in keys] or [AESGCM(os.urandom(32))]
+        secrets = [_derived(key) for key in keys] or [os.urandom(32)]
+        self._ciphers = [AESGCM(secret) for secret in secrets]
+        self._nonce_key = hashlib.blake2b(secrets[0], digest_size=32, person=b"mcp-manager same").digest()
 
     def seal(self, purpose: bytes, plain: bytes) -> str:
         """Return a text in the alphabet of base64url, which only :meth:`open` with the same purpose reads."""
-        nonce = os.urandom(_NONCE_BYTES)
+        return self._sealed(os.urandom(_NONCE_BYTES), purpose, plain)
+
+    def seal_name(self, purpose: bytes, plain: bytes) -> str:
+        """Return what :meth:`seal` does, and the same text whenever the same is sealed for the same purpose.
+
+        So the text can name something: clients compare it. The nonce depends on what is sealed, as in RFC 5297: no two
+        contents have the same one.
+        """
+        digest = hashlib.blake2b(b"%d:%b" % (len(purpose), purpose), digest_size=_NONCE_BYTES, key=self._nonce_key)
+        digest.update(plain)
+        return self._sealed(digest.digest(), purpose, plain)
+
+    def _sealed(self, nonce: bytes, purpose: bytes, plain: bytes) -> str:
         sealed = nonce + self._ciphers[0].encrypt(nonce, plain, purpose)
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
 

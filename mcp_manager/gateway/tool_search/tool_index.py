@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,10 @@ __all__ = ["IndexedTool", "ToolIndex"]
 _WEIGHTS: Final = {"name": 8.0, "server": 3.0, "title": 6.0, "description": 3.0, "parameters": 1.5, "details": 0.5}
 _MOST_KNOWN: Final = 2_000
 _SHORTEST_PREFIX: Final = 3
+# What one word adds to the score of a tool is its inverse document frequency times less than this, k1 + 1 of BM25; and
+# times more than that, if it is in a description or a name of average length.
+_MOST_OF_TERM: Final = 2.2
+_USUAL_OF_TERM: Final = 1.4
 # So few are ranked by words that most of them have, too.
 _FEW: Final = 100
 
@@ -99,9 +104,47 @@ class ToolIndex:
             if len(self.tools) > _FEW:
                 # BM25 gives nothing for what more than half of them have, and looking at all those takes long.
                 telling = [term for term, count in counts.items() if count * 2 <= len(self.tools)]
-            search = _SEARCH if telling else _SEARCH_UNRANKED
-            found = self._connection.execute(search, (" OR ".join(telling or counts), limit)).fetchall()
+            found = self._best({term: counts[term] for term in telling}, limit) if telling else None
+            if found is None:
+                search = _SEARCH if telling else _SEARCH_UNRANKED
+                found = self._found(search, " OR ".join(telling or counts), limit)
         return [self.tools[number] for number, _ in found]
+
+    def _best(self, counts: dict[str, int], limit: int) -> list[tuple[int, float]] | None:
+        """Return the best tools with their scores, if it is enough to rank those that have the rarer words.
+
+        What it takes is to rank each tool. A tool that has only the more frequent words has a limited score: if enough
+        others have more, it need not be ranked. The result is the same as without that.
+
+        Parameters
+        ----------
+        counts
+            How many tools have each of the terms, which are those that tell anything.
+        limit
+            How many tools to return.
+        """
+        terms = sorted(counts, key=counts.__getitem__)
+        worth = [math.log((len(self.tools) - counts[each] + 0.5) / (counts[each] + 0.5)) for each in terms]
+        ranked = 0
+        for number in range(1, len(terms)):
+            ranked += counts[terms[number - 1]]
+            left = sum(worth[number:]) * _MOST_OF_TERM
+            if ranked * 2 > sum(counts.values()):
+                return None
+            if ranked >= limit and left < worth[number - 1] * _USUAL_OF_TERM:
+                break
+        else:
+            return None
+        rare, frequent = " OR ".join(terms[:number]), " OR ".join(terms[number:])
+        # Two searches, because there are no words that need not be there, but count.
+        found = self._found(_SEARCH, f"({rare}) AND ({frequent})", limit)
+        found += self._found(_SEARCH, f"({rare}) NOT ({frequent})", limit)
+        found = sorted(found, key=lambda each: (each[1], each[0]))[:limit]
+        return found if len(found) == limit and -found[-1][1] >= left else None
+
+    def _found(self, search: str, match: str, limit: int) -> list[tuple[int, float]]:
+        found: list[tuple[int, float]] = self._connection.execute(search, (match, limit)).fetchall()
+        return found
 
     def _counted(self, terms: list[str]) -> dict[str, int]:
         """Return how many tools have each of the terms; in place of a word that no tool has, what begins with it."""
