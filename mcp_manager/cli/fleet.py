@@ -68,6 +68,12 @@ async def check_servers(options: Options) -> int:
     tools = {name: each for name, each in zip(asked, listed, strict=True) if not isinstance(each, McpManagerError)}
     for sentence in idle_entries(fleet.views, fleet.rules, tools, fleet.known):
         note(f"warning: {sentence}", quiet=options.quiet)
+    if fleet.serve is not None:
+        # Most fleets have no gateway, which is slow to import.
+        from mcp_manager.cli.start_problems import start_problems  # noqa: PLC0415 - see above
+
+        for problem in start_problems(fleet.serve):
+            note(f"warning: mcp-manager serve would not start here: {problem}", quiet=options.quiet)
     return 0 if all(reachable.values()) else 1
 
 

@@ -16,9 +16,9 @@ from mcp_manager.cli.connecting import progress, standing
 from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import complain, error_object, note, one_line, print_json
-from mcp_manager.cli.source import lazy, load, only, patient
+from mcp_manager.cli.source import Fleet, lazy, load, only, patient
 from mcp_manager.cli.table import shortened
-from mcp_manager.errors import McpManagerError, ProtocolError, RpcError
+from mcp_manager.errors import AuthError, McpManagerError, ProtocolError, RpcError
 from mcp_manager.gateway.endpoints.kinds import Kind
 from mcp_manager.gateway.endpoints.listings import read_entries
 from mcp_manager.gateway.security.definitions import PINNED, Definition, definition_of
@@ -55,7 +55,11 @@ async def run(options: Options) -> int:
     config = fleet.config if chosen is None else only(fleet.config, chosen)
     pins = _known(path)
     answers = await _answers(manager_of(lazy(patient(config))), list(config.servers), options)
-    failures = {name: fleet.advised(each) for name, each in answers.items() if isinstance(each, McpManagerError)}
+    failures = {
+        name: _advised(name, fleet.advised(each), fleet)
+        for name, each in answers.items()
+        if isinstance(each, McpManagerError)
+    }
     found = {name: each for name, each in answers.items() if not isinstance(each, McpManagerError)}
     differing = [each for name, definitions in found.items() for each in _compared(name, pins, definitions)]
     if chosen is None:
@@ -67,6 +71,18 @@ async def run(options: Options) -> int:
     elif not differing and not failures:
         note(f"everything is as pinned in {path}", quiet=options.quiet or options.json)
     return 1 if failures or (options.check and differing) else 0
+
+
+def _advised(server_id: str, error: McpManagerError, fleet: Fleet) -> McpManagerError:
+    """Return a failure with what helps if the server shows its lists to clients alone."""
+    credentials = None if fleet.serve is None else fleet.serve.credentials.get(server_id)
+    if isinstance(error, AuthError) and credentials is not None and credentials.is_personal:
+        error.hint = (
+            f"by serve.credentials.{server_id}, only clients get its lists: set auth in [servers.{server_id}] to "
+            "credentials that may list, such as your own, in CONFIG or in a copy of it for this command alone; the "
+            "gateway compares what each client gets with these pins"
+        )
+    return error
 
 
 def _known(path: str) -> dict[str, PinsOfServer]:

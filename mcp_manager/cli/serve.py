@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from secrets import token_urlsafe
 from typing import Any, Final
 
 import click
@@ -27,6 +28,7 @@ from mcp_manager.config.listen_address import parse_listen_address
 from mcp_manager.config.load import load_fleet_mapping
 from mcp_manager.gateway.http.descriptors import raise_limit
 from mcp_manager.gateway.http.listener import Listener
+from mcp_manager.gateway.security.token_issuers import names_of_issuers
 from mcp_manager.gateway.workers.assignment import inherited
 from mcp_manager.gateway.workers.parent import Parent, WorkersConfig
 
@@ -34,6 +36,7 @@ __all__ = ["run"]
 
 _DEMO: Final = "the demo"
 _MOST_SHOWN: Final = 20
+_PARTS: Final = {"url": "API", "ui": "page"}
 _HEADERS: Final = {
     "api_key": "Authorization: Bearer KEY",
     "jwt": "Authorization: Bearer TOKEN",
@@ -65,7 +68,7 @@ async def run(options: Options) -> int:
 
         def tell() -> None:
             if told is None:
-                _tell(gateway.url, fleet, options)
+                _tell(gateway.url, fleet, options, "" if gateway.admin is None else gateway.admin.url)
 
         return await service.run(tell)
 
@@ -108,7 +111,10 @@ async def _fleet(options: Options) -> AsyncIterator[Fleet]:
     try:
         await http.start()
         servers = {"web": {"url": http.url}, "local": stdio_server_config()}
-        yield Fleet(load_fleet_mapping({"servers": servers}), _DEMO, options.words)
+        # Workers are not told what their parent makes up.
+        is_alone = not options.stdio and options.workers in (None, 1)
+        serve = {"admin": {"token": token_urlsafe(32)}} if is_alone else {}
+        yield Fleet(load_fleet_mapping({"servers": servers, "serve": serve}), _DEMO, options.words)
     finally:
         await http.aclose()
 
@@ -157,7 +163,7 @@ def _source(options: Options, config: str) -> list[str]:
     return [*given, config]
 
 
-def _tell(url: str, fleet: Fleet, options: Options) -> None:
+def _tell(url: str, fleet: Fleet, options: Options, admin_url: str = "") -> None:
     """Print what is served, and how a client connects; on standard error if the output is that of a program."""
     if options.stdio:
         return
@@ -168,6 +174,8 @@ def _tell(url: str, fleet: Fleet, options: Options) -> None:
         "views": {name: f"{root}/mcp/{name}" for name in fleet.views},
         "servers": {name: f"{root}/servers/{name}/mcp" for name in fleet.servers},
     }
+    if admin_url:
+        places["admin"] = _of_admin(admin_url, fleet, options)
     if is_unix:
         places["unix_socket"] = url.removeprefix("unix:")
     auth = (fleet.serve or ServeConfig()).auth
@@ -180,13 +188,24 @@ def _tell(url: str, fleet: Fleet, options: Options) -> None:
     sys.stdout.flush()
 
 
+def _of_admin(url: str, fleet: Fleet, options: Options) -> dict[str, str]:
+    """Return where the admin API and its page are; the link of the demo has the token, which nobody else knows."""
+    root = "http://localhost" if url.startswith("unix:") else url
+    admin = None if fleet.serve is None else fleet.serve.admin
+    found = {"url": f"{root}/api/v1"}
+    if admin is not None and admin.ui:
+        found["ui"] = f"{root}/ui#token={admin.token}" if options.demo else f"{root}/ui"
+    return found
+
+
 def _how_to_authenticate(auth: ClientAuthConfig) -> list[str]:
     """Return the lines that say what clients send, without secrets; none if they need no credentials."""
     if auth.type == "none":
         return []
-    issuer = f", which {auth.issuer} gives" if auth.issuer else ""
+    issuers = names_of_issuers(auth)
+    issuer = f", which {' or '.join(issuers[:_MOST_SHOWN])} gives" if issuers else ""
     lines = ["", f"clients authenticate at each of these URLs with: {_HEADERS[auth.type]}{issuer}"]
-    if auth.issuer:
+    if issuers:
         lines.append("  clients that know OAuth find their way by themselves")
     if auth.keys_file:
         lines.append(f"  to make a key: mcp-manager key new NAME --file {auth.keys_file}")
@@ -202,6 +221,8 @@ def _lines(places: dict[str, Any], options: Options, authentication: list[str]) 
         lines += [f"  {kind.removesuffix('s')} {name}: {url}" for name, url in named[:_MOST_SHOWN]]
         if len(named) > _MOST_SHOWN:
             lines.append(f"  and {len(named) - _MOST_SHOWN} more {kind}")
+    if "admin" in places:
+        lines += [f"  admin {_PARTS[name]}: {place}" for name, place in places["admin"].items()]
     lines += [*authentication, "", "to connect a client:"]
     if not shown:
         at: dict[str, Any] = {"url": places["url"]}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Final
 
 from mcp_manager.config import AllowConfig, ViewConfig
 from mcp_manager.errors import McpManagerError, RpcError
@@ -12,8 +14,11 @@ from mcp_manager.gateway.endpoints.selection import ViewSelection
 from mcp_manager.gateway.security.grants import Rule
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
+from mcp_manager.protocol.methods import CLIENT_METHODS
 
 __all__ = ["idle_entries", "tool_names"]
+
+_ALIKE: Final = 0.85
 
 
 def idle_entries(
@@ -42,6 +47,11 @@ def idle_entries(
     for index, rule in enumerate(rules):
         for field, entry, what in _idle_of_rule(rule, views, tools, server_ids):
             yield f"serve.allow[{index}].{field}: {entry!r} stands for no {what}"
+        for entry in rule.methods:
+            near = get_close_matches(entry.lower(), CLIENT_METHODS, 1, _ALIKE)
+            # Methods of extensions, and patterns, need not be like any of them.
+            if near and near[0] != entry and "*" not in entry and entry not in CLIENT_METHODS:
+                yield f"serve.allow[{index}].methods: {entry!r} stands for no method; did you mean {near[0]!r}?"
 
 
 def _idle_of_rule(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -37,7 +39,7 @@ from mcp_manager.gateway.security.credential_errors import (
 )
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST
 
-__all__ = ["as_response", "internal"]
+__all__ = ["as_refusal", "as_response", "internal"]
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +149,12 @@ def as_response(id_raw: bytes, failure: McpManagerError, server_id: str | None =
     if retry_after_s is not None:
         data["retryAfterMs"] = round(retry_after_s * 1000)
     return messages.error(id_raw, told.code, f"Server {server_id!r:.200} {told.text}", data)
+
+
+def as_refusal(failure: McpManagerError, server_id: str) -> RpcError:
+    """Return the error that :func:`as_response` writes, for whoever raises it."""
+    error = msgspec.json.decode(as_response(messages.NO_ID, failure, server_id))["error"]
+    return RpcError(error["code"], error["message"], error.get("data"))
 
 
 def internal(id_raw: bytes, server_id: str | None = None) -> bytes:

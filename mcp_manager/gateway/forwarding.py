@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Collection
 from contextvars import Context
 from typing import Any, Final, Literal, cast
 
+import msgspec
+
+from mcp_manager._core.forward_path import ForwardedCall
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager.auth.caller import Caller
-from mcp_manager.calls.begun_exchange import BegunExchange
+from mcp_manager.calls.begun_exchange import BegunExchange, Receiver
 from mcp_manager.calls.exchange_listener import Answer, OnMessage, ServerMessage
 from mcp_manager.calls.peer import Peer
-from mcp_manager.errors import AuthError, ConnectError, McpManagerError, ServerNotFoundError
+from mcp_manager.errors import AuthError, ConnectError, McpManagerError, RpcError, ServerNotFoundError
 from mcp_manager.gateway import failures
 from mcp_manager.gateway.callers import CallersOfClients, principal_of
 from mcp_manager.gateway.client import ANONYMOUS, Client
@@ -23,10 +26,13 @@ from mcp_manager.gateway.security.accounting import CURRENT
 from mcp_manager.gateway.security.credential_errors import NotConfiguredError
 from mcp_manager.gateway.security.server_credentials import PersonalServer, ServerCredentials
 from mcp_manager.manager import McpManager
+from mcp_manager.protocol.error_codes import INVALID_REQUEST
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.methods import PING
 from mcp_manager.protocol.request import invalid_request
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.servers.caller_sessions import Checkout
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
 from mcp_manager.verbs.client_side import LogLevel
 
@@ -90,9 +96,13 @@ class Forwarding:
             return True
         return client.principal != ANONYMOUS and self._keeps_tasks(server_id)
 
+    def minds_tasks(self, client: Client) -> bool:
+        """Return whether a client has a session of its own at a server as soon as that keeps tasks."""
+        return self._is_per_client and client.principal != ANONYMOUS
+
     def _keeps_tasks(self, server_id: str) -> bool:
         """Return whether a server keeps tasks, which it tells apart by session only (2025-11-25, tasks, security)."""
-        identity = self._manager.server(server_id).identity
+        identity = self._manager._identity_of(server_id)
         return identity is not None and "tasks" in identity.capabilities
 
     def _personal(self, server_id: str) -> PersonalServer | None:
@@ -115,6 +125,51 @@ class Forwarding:
         if personal is None:
             return None
         return (await self._met_for(personal, client, await personal.token(client)))[0]
+
+    async def party_for(self, server_id: str, client: Client) -> str:
+        """Return what names a client at a server that gets something of each: the same for what is one party to it.
+
+        Raises
+        ------
+        RpcError
+            There are no credentials of the client for the server, or it does not answer.
+        """
+        try:
+            caller = await self.personal_caller(server_id, client)
+            if caller is None:
+                raise ServerNotFoundError(server_id)
+        except McpManagerError as failure:
+            refusal = failures.as_refusal(failure, server_id)
+        else:
+            return caller.principal
+        try:
+            raise refusal
+        finally:
+            # Break the reference cycle: the traceback refers to this frame.
+            del refusal
+
+    async def ask(self, server_id: str, client: Client, request: Message) -> bytes:
+        """Return the response of a server that gets something of each client to a request that is made for one.
+
+        Raises
+        ------
+        RpcError
+            There is none: there are no credentials of the client for the server, or it does not answer.
+        """
+        # What a client of the stateless era says of itself is not in the request.
+        asking = msgspec.structs.replace(client, era=Era.HANDSHAKE)
+        try:
+            personal = self._personal(server_id)
+            if personal is None:
+                raise ServerNotFoundError(server_id)
+            return await self._exchange_for(personal, request, asking, None, answers_input=False)
+        except McpManagerError as failure:
+            refusal = failures.as_refusal(failure, server_id)
+        try:
+            raise refusal
+        finally:
+            # Break the reference cycle: the traceback refers to this frame.
+            del refusal
 
     async def identity_for(self, server_id: str, client: Client) -> ServerIdentity:
         """Return how a server that gets something of each client introduces itself to one.
@@ -238,8 +293,8 @@ class Forwarding:
         The response. If there is none, or the request is refused here, it is an error response that says so.
         """
         server_id = route.server_id
-        if on_message is not None and client.era is Era.HANDSHAKE:
-            on_message = _OfSession(client, on_message)
+        if on_message is not None:
+            on_message = _OfClient(client, route, on_message)
         usage = CURRENT.get()
         if usage is not None:
             refusal = usage.routed(route)
@@ -313,16 +368,34 @@ class Forwarding:
             return None
         try:
             peer = self._manager.peer(server_id)
-            if peer is None or self.caller_for(server_id, client, peer) is not None:
+            if peer is None:
                 return None
+            caller = self.caller_for(server_id, client, peer)
             request = _for_era(route.request, client, peer)
             if not isinstance(request, Message):
                 request = scan(request)
-            if client.era is Era.HANDSHAKE:
-                on_message = _OfSession(client, on_message)
-            return self._manager._begin_exchange(server_id, request, on_message, context, answers_input=answers_input)
+            receiver = Receiver(_OfClient(client, route, on_message), context, answers_input)
+            return self._manager._begin_exchange(server_id, request, receiver, caller)
         except (McpManagerError, FrameError):
             return None
+
+    def check_out(self, server_id: str, client: Client, supervisor: Supervisor) -> Checkout | None:
+        """Begin a call on the session that a client has for itself at a server; ``None`` if it is not open."""
+        return self._manager._dispatcher.check_out(supervisor, self._callers.of(client, server_id))
+
+    def resume(
+        self,
+        call: ForwardedCall,
+        client: Client,
+        on_message: OnMessage,
+        context: Context,
+        *,
+        answers_input: bool = False,
+    ) -> BegunExchange:
+        """Return the exchange of a call that compiled code has sent, as :meth:`begin` does."""
+        route = Route(call.route.server_id, call.request, None, call.known.fields.endpoint.tasks)
+        receiver = Receiver(_OfClient(client, route, on_message), context, answers_input)
+        return self._manager._resume_exchange(call, receiver)
 
     def adapted(self, route: Route, id_raw: bytes, response: bytes) -> bytes:
         """Return a response of a server in the terms of the client."""
@@ -369,21 +442,34 @@ def _translated(request: Message | bytes, client: Client, era: Era) -> Message:
     return for_stateless_server(message, stateless_declaration(client.capabilities))
 
 
-class _OfSession:
-    """Pass a server's messages on to a session, except for requests that its client has not declared.
+class _OfClient:
+    """Pass a server's messages on to a client, except for what its session has not declared, and for tasks of others.
 
     A program shares one session among all clients, so that it is told of more than each of them can do. It does not say
     either which call a message belongs to: the calls of one session are those of one party.
     """
 
-    __slots__ = ("_client", "_on_message", "party")
+    __slots__ = ("_client", "_on_message", "_route", "party")
 
-    def __init__(self, client: Client, on_message: OnMessage) -> None:
+    def __init__(self, client: Client, route: Route, on_message: OnMessage) -> None:
         self._client = client
+        self._route = route
         self._on_message = on_message
         self.party: str | None = principal_of(client) if client.session else None
 
     def __call__(self, sent: ServerMessage) -> Awaitable[Answer] | Answer:
+        tasks = self._route.tasks
+        if tasks is None:
+            return self._passed(sent)
+        told = tasks.told(self._client, self._route.server_id, sent)
+        if told is not None:
+            answer = self._passed(told)
+            return answer if told is sent or not sent.wants_answer else tasks.answer(self._client, answer)
         if sent.wants_answer:
+            raise RpcError(INVALID_REQUEST, "The task that this request belongs to is of another client")
+        return None
+
+    def _passed(self, sent: ServerMessage) -> Awaitable[Answer] | Answer:
+        if sent.wants_answer and self._client.era is Era.HANDSHAKE:
             check_declared(sent.method, sent.params, self._client.capabilities)
         return self._on_message(sent)

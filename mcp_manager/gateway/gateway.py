@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Self, Unpack
 from urllib.parse import quote
@@ -20,16 +20,18 @@ from mcp_manager.config.arguments import as_path
 from mcp_manager.config.gateway_tables import check_serve_with_servers, serve_config_of, view_configs_of
 from mcp_manager.config.load import load_fleet_file
 from mcp_manager.config.sources import FleetSource, ManagerSource, fleet_config_of, fleet_file_of
-from mcp_manager.errors import ConfigError
 from mcp_manager.fleet import Applied
+from mcp_manager.gateway.admin.admin import Admin, AdminParts
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Incoming
 from mcp_manager.gateway.endpoints.selection import hot_tools
 from mcp_manager.gateway.endpoints.table import EndpointTable
 from mcp_manager.gateway.eras.handshake import HandshakeEra
+from mcp_manager.gateway.eras.listen_streams import ListenStreams
 from mcp_manager.gateway.eras.stateless import StatelessEra
 from mcp_manager.gateway.forwarding import SHARED_CAPABILITIES, Forwarding
 from mcp_manager.gateway.http.connections import Connections
+from mcp_manager.gateway.http.direct_calls import DirectCalls
 from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
 from mcp_manager.gateway.http.hosts import Hosts
 from mcp_manager.gateway.http.keep_alives import KeepAlives
@@ -40,13 +42,15 @@ from mcp_manager.gateway.http.traffic import with_page
 from mcp_manager.gateway.http.web import application
 from mcp_manager.gateway.loops import Mark
 from mcp_manager.gateway.news import News
+from mcp_manager.gateway.readiness import Readiness
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.security.security import Security
+from mcp_manager.gateway.serve_changes import ACCESS_FIELDS, FOLLOWED, ServeChanges
 from mcp_manager.gateway.sessions.ids import SessionIds
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.gateway.sessions.table import SessionTable
-from mcp_manager.gateway.stdio import StdioServer, standard_streams
+from mcp_manager.gateway.stdio import StdioServer, endpoint_on_stdio, standard_streams
 from mcp_manager.gateway.unattributed import Unattributed
 from mcp_manager.gateway.workers.passing import Passing
 from mcp_manager.gateway.workers.reports import Reports
@@ -54,12 +58,9 @@ from mcp_manager.gateway.workers.worker import Worker
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task, read_failure, to_its_end
-from mcp_manager.types import ServerState
 
 __all__ = ["Gateway", "GatewayOptions"]
 
-_READY: Final = frozenset({ServerState.HEALTHY, ServerState.DEGRADED})
-_MOST_REASONS: Final = 20
 _ON_THEIR_WAY_S: Final = 0.1
 _STDIO_DRAIN_S: Final = 5.0
 # The wait for a client's answer ends first: then the client is told so, and the server is told why.
@@ -103,6 +104,8 @@ class Gateway:
         The configuration in force.
     views
         The views in force, by name.
+    admin
+        The admin API; ``None`` without one.
 
     Raises
     ------
@@ -146,28 +149,27 @@ class Gateway:
                 file.config if worker is None else worker.divided(file.config),
                 handler_timeout_s=self.serve.input_wait_s + _AFTER_WAIT_S,
             ),
-            handlers={**self._news.handlers(), **Unattributed(self._sessions).handlers()},
+            handlers={**self._news.handlers(), **Unattributed(self._sessions, self._news.tasks).handlers()},
             capabilities=mark.among({}),
             shared_capabilities=mark.among(SHARED_CAPABILITIES),
             **options,
         )
         self._security = Security(self.serve, 1 if worker is None else worker.assignment.count, is_local=stdio)
+        self._sessions.levels.is_shared = self._security.is_required
         credentials = self._security.serve_fleet(self.manager)
         forwarding = Forwarding(self.manager, self.serve.sessions, self.serve.stateful, credentials)
         answering = Answering(forwarding)
         ids = SessionIds(self._sealer, self.serve.session_ttl_s, number)
-        wait_s = self.serve.input_wait_s
         self._eras = Eras(
             HandshakeEra(answering, self._sessions, ids, mark),
             StatelessEra(
                 answering,
                 self._sealer,
-                self._news,
-                input_wait_s=wait_s,
+                input_wait_s=self.serve.input_wait_s,
                 worker=number,
                 levels=self._sessions.levels,
                 mark=mark,
-                leases=self._security.leases,
+                streams=ListenStreams(self._news, self._security.leases),
             ),
         )
         self._endpoints = EndpointTable(
@@ -182,20 +184,25 @@ class Gateway:
         hosts = Hosts(self._listener.address, self.serve.allowed_hosts, self.serve.allowed_origins)
         self._reception = Reception(self._eras, self._paths, hosts, self._keep_alives, self._security)
         self._reception.traffic.others.append(self._pins)
+        self._readiness = Readiness(self.manager, len(file.config.servers), worker)
+        self._direct = DirectCalls(self._reception, self.manager, forwarding, self._pins)
+        self._changes = ServeChanges(self._listener, self._reception, self._endpoints, self._news, ids, self._pins)
         self._reports: Reports | None = None
         if worker is not None:
             self._reception.passing = Passing(worker.siblings, ids, self._eras.stateless.worker_of, self.serve.stateful)
             self._security.accounting.client_of = self._reception.passing.client_of
-            self._reports = Reports(worker.siblings, self._own_metrics, self._ready_servers)
+            self._reports = Reports(worker.siblings, self._own_metrics, self._readiness.ready_servers)
+            self._readiness.reports = self._reports
         self._legacy_sse: LegacySse | None = None
         if self.serve.legacy_sse:
             self._legacy_sse = LegacySse(self._eras.handshake, self._reception)
         self._connections: Connections | None = None
         self._stdio: StdioServer | None = None
-        self._configured = len(file.config.servers)
-        self._has_started = False
-        self._is_draining = False
-        self._has_stopped = False
+        self.admin: Admin | None = None
+        if self.serve.admin is not None and not stdio:
+            parts = AdminParts(self._reception, self._pins, file.config, worker)
+            self.admin = Admin(self.serve.admin, self, parts)
+        self._is_draining = self._has_stopped = False
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], *, lenient: bool = False, **options: Unpack[GatewayOptions]) -> Self:
@@ -259,13 +266,16 @@ class Gateway:
             The address cannot be listened on.
         """
         extra = None if self._legacy_sse is None else self._legacy_sse.serve
-        app = application(self._reception, self, self.serve.max_request_bytes, extra)
+        mounts = () if self.admin is None else self.admin.mounts()
+        app = application(self._reception, self, self.serve.max_request_bytes, extra, mounts)
         starting = None
         try:
             # First, because programs need not be started in vain.
             self._listener.bind(sockets if self._worker is None else [self._worker.listener])
+            if self.admin is not None:
+                await self.admin.start()
             await self._security.start()
-            self._connections = Connections(app, self._reception, self.serve.max_request_bytes)
+            self._connections = Connections(app, self._reception, self._direct.path, self.serve.max_request_bytes)
             await self._connections.start()
             starting = background_task(self.manager.start(), "start the manager of the gateway")
             await asyncio.sleep(0)
@@ -275,7 +285,9 @@ class Gateway:
             if self._worker is not None:
                 await self._worker.listen_to_siblings(self._connections.protocol)
             await starting
-            self._has_started = True
+            self._readiness.has_started = True
+            if self.admin is not None:
+                self.admin.follow()
         except BaseException:
             if starting is not None:
                 starting.cancel()
@@ -309,14 +321,7 @@ class Gateway:
                 starting = background_task(self.manager.start(), "start the manager of the gateway")
                 await asyncio.sleep(0)
                 self._news.start(self.manager)
-                endpoint = self._paths.find(path, self._security.everybody().grant)
-                if endpoint is None and self._paths.find(path) is not None:
-                    raise ConfigError(
-                        f"No rule of serve.allow lets a client on standard input use {path!r:.200}",
-                        hint='it is called "anonymous": add a rule with principals = ["anonymous"]',
-                    )
-                if endpoint is None:
-                    raise ConfigError(f"There is no endpoint {path!r:.200}", hint="/mcp is the whole fleet")
+                endpoint = endpoint_on_stdio(self._paths, path, self._security.everybody().grant)
                 server = self._stdio = StdioServer(
                     self._eras.handshake,
                     self._eras.stateless,
@@ -355,6 +360,8 @@ class Gateway:
         self._eras.stateless.drain()
         if self._legacy_sse is not None:
             self._legacy_sse.drain()
+        if self.admin is not None:
+            self.admin.drain()
         timeout_s = self.serve.drain_timeout_s if timeout_s is None else timeout_s
         if self._connections is not None:
             # For requests that are on their way.
@@ -370,6 +377,8 @@ class Gateway:
 
     async def _stop(self) -> None:
         await self._listener.close()
+        if self.admin is not None:
+            await self.admin.aclose()
         await self._reception.cancel()
         if self._worker is not None:
             await self._worker.aclose()
@@ -393,18 +402,7 @@ class Gateway:
         """Return why the gateway is not ready to serve, in sentences; nothing if it is."""
         if self._is_draining:
             return ["the gateway is shutting down"]
-        views = self.manager.servers()
-        # Until all servers of the configuration are deployed, there are more to come.
-        total = len(views) if self._has_started else max(len(views), self._configured)
-        wanted = min(self.serve.min_ready, total)
-        ready = len(self._ready_servers() if self._reports is None else await self._reports.ready_servers(wanted))
-        if ready >= wanted:
-            return []
-        others = [view for view in views if view.state not in _READY][:_MOST_REASONS]
-        return [
-            f"{ready} of {total} servers are ready, and {wanted} must be",
-            *(f"{view.id}: {view.state.value}{_why(view.reasons)}" for view in others),
-        ]
+        return await self._readiness.reasons(self.serve.min_ready)
 
     def description(self, principal: Principal = EVERYBODY) -> dict[str, Any]:
         """Return what is served to a principal, and where, as plain data."""
@@ -434,18 +432,22 @@ class Gateway:
         page = await self.manager.scrape(accept)
         return with_page(self._reception.traffic, accept, page.body)
 
-    def _ready_servers(self) -> list[str]:
-        """Return the servers that are ready, without those that a sibling runs."""
-        elsewhere = () if self._worker is None else self._worker.elsewhere
-        return [view.id for view in self.manager.servers() if view.state in _READY and view.id not in elsewhere]
-
     async def apply(self, config: FleetSource) -> Applied:
         """Make the fleet match a configuration, as :meth:`McpManager.apply` does; ``serve`` and ``views`` stay."""
         fleet = fleet_config_of(config)
+        if self.admin is not None:
+            self.admin.applied(fleet)
         return await self.manager.apply(fleet if self._worker is None else self._worker.divided(fleet))
 
-    async def replace_access(self, serve: ServeConfig | Mapping[str, Any]) -> None:
-        """Let ``auth``, ``allow``, ``limits`` and ``audit`` of this be in force; streams end if ``auth`` has changed.
+    async def replace_serve(self, serve: ServeConfig | Mapping[str, Any], names: Collection[str] = FOLLOWED) -> None:
+        """Let what can change while the gateway serves be as in another configuration; streams end if ``auth`` differs.
+
+        Parameters
+        ----------
+        serve
+            The configuration.
+        names
+            The fields that are taken from it, which are some of :data:`FOLLOWED`. Default: all of them.
 
         Raises
         ------
@@ -453,12 +455,15 @@ class Gateway:
             Something is wrong, or other machines could reach a gateway without ``auth``; nothing was changed.
         """
         checked = serve_config_of(serve)
-        self._listener.check(checked.auth)
-        changed = msgspec.structs.replace(self.serve, auth=checked.auth, limits=checked.limits, audit=checked.audit)
-        await self._security.apply(changed)
+        changed = msgspec.structs.replace(self.serve, **{name: getattr(checked, name) for name in names})
+        ending = self._changes.follow(self.serve, changed)
         self.serve = changed
-        if checked.allow != self.serve.allow:
-            self.replace_rules(checked.allow)
+        self._regrant_stdio()
+        await ending
+
+    async def replace_access(self, serve: ServeConfig | Mapping[str, Any]) -> None:
+        """Let ``auth``, ``allow``, ``limits`` and ``audit`` be as in another configuration; see :meth:`replace_serve`."""
+        await self.replace_serve(serve, ACCESS_FIELDS)
 
     def replace_views(self, views: Mapping[str, ViewConfig | Mapping[str, Any]]) -> None:
         """Serve these views from now on, in place of those that are there.
@@ -474,11 +479,6 @@ class Gateway:
             self._endpoints.replace_views(checked)
             self._paths.clear()
 
-    def read_pins(self) -> None:
-        """Read the file of pins again, and compare with it what servers list."""
-        if self._pins.read_again():
-            self._endpoints.compare_with_pins()
-
     def replace_rules(self, allow: Sequence[AllowConfig | Mapping[str, Any]]) -> None:
         """Let these rules apply to all requests from now on; sessions stay, and are told that lists have changed.
 
@@ -491,10 +491,10 @@ class Gateway:
         self._security.replace_rules(self.serve.allow)
         self._paths.clear()
         self._endpoints.regrant(self._security.grant_of)
+        self._regrant_stdio()
+
+    def _regrant_stdio(self) -> None:
+        """Let the client on standard input see what it may see by now."""
         if self._stdio is not None:
             name = self._stdio.endpoint.name
             self._stdio.endpoint = self._endpoints.named(name, self._security.everybody().grant)
-
-
-def _why(reasons: Sequence[str]) -> str:
-    return f" ({reasons[0]})" if reasons else ""

@@ -47,7 +47,7 @@ class ListChanges:
     def __init__(
         self, delay_s: float, tell: Callable[[Audience, str], None], look_at: Callable[[str], LooksAgain | None]
     ) -> None:
-        self._delay_s = delay_s
+        self.delay_s: float = delay_s
         self._tell = tell
         self._look_at = look_at
         self._due: dict[Audience, _Due] = {}
@@ -102,7 +102,7 @@ class ListChanges:
         self._due.clear()
 
     def _later(self, audience: Audience) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(self._delay_s, self.tell_due, audience, context=bare_context())
+        return asyncio.get_running_loop().call_later(self.delay_s, self.tell_due, audience, context=bare_context())
 
     def _look(self, audience: Audience, due: _Due) -> None:
         lists_others = self._look_at(audience[0])

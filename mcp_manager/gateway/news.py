@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from mcp_manager.gateway.client import ANONYMOUS, Client
 from mcp_manager.gateway.endpoints.base import Endpoint, LooksAgain
 from mcp_manager.gateway.endpoints.not_found import no_resource
 from mcp_manager.gateway.list_changes import LIST_CHANGES, Audience, ListChanges
+from mcp_manager.gateway.sessions.known_tasks import KnownTasks
 from mcp_manager.gateway.upstream_subscriptions import UpstreamSubscriptions
 from mcp_manager.manager import McpManager
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
@@ -42,6 +44,8 @@ __all__ = ["Deliver", "Listening", "News"]
 _log = logging.getLogger(__name__)
 
 _MOST_URIS: Final = 1_000
+# All together have room for 100,000.
+_MOST_URIS_OF_ONE: Final = 10_000
 # Listeners that are told of a changed list in one iteration of the event loop; calls do not wait for ten thousand.
 _MOST_IN_TURN: Final = 32
 _BUFFER: Final = 10_000
@@ -122,16 +126,17 @@ class Listening:
             return
         if endpoint is not self.endpoint and not self.endpoint.shows_resource(SUBSCRIBE, server_id, own_uri):
             raise no_resource(uri, client)
+        self._news.count_uri(self.principal)
         self._subscribed[uri] = place, own_uri
         try:
             await self._news.subscriptions.add(self, uri, place, own_uri)
         except BaseException:
-            self._subscribed.pop(uri, None)
+            self._forget_uri(uri)
             raise
 
     async def unsubscribe(self, uri: str) -> None:
         """End a subscription; nothing happens without one."""
-        place = self._subscribed.pop(uri, None)
+        place = self._forget_uri(uri)
         if place is not None:
             await self._news.subscriptions.discard(self, uri, *place)
 
@@ -144,8 +149,14 @@ class Listening:
         self._news.remember(self)
         for uri, place in list(self._subscribed.items()):
             if not endpoint.shows_resource(SUBSCRIBE, place[0].partition(_BETWEEN)[0], place[1]):
-                del self._subscribed[uri]
+                self._forget_uri(uri)
                 self._news.subscriptions.drop(self, uri, *place)
+
+    def _forget_uri(self, uri: str) -> tuple[str, str] | None:
+        place = self._subscribed.pop(uri, None)
+        if place is not None:
+            self._news.forget_uri(self.principal)
+        return place
 
     def close(self) -> None:
         """Deliver nothing more, and end the subscriptions. Idempotent."""
@@ -153,9 +164,9 @@ class Listening:
             return
         self.is_closed = True
         self._news.forget(self)
-        for uri, place in self._subscribed.items():
+        for uri, place in list(self._subscribed.items()):
+            self._forget_uri(uri)
             self._news.subscriptions.drop(self, uri, *place)
-        self._subscribed.clear()
 
 
 class News:
@@ -181,9 +192,13 @@ class News:
         self._events: EventStream | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.subscriptions: UpstreamSubscriptions[Listening] = UpstreamSubscriptions(self)
+        self.tasks: KnownTasks = KnownTasks()
+        """Whose the tasks are that servers have news of."""
         self.personal_caller: PersonalCaller | None = None
         """Returns whom a subscription is made for, ``None`` for those that all clients share."""
         self._callers: dict[str, Caller] = {}
+        # How many subscriptions each principal has.
+        self._uris_of: Counter[str] = Counter()
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers that the manager needs, by method."""
@@ -198,6 +213,10 @@ class News:
         background_task(
             self._follow(self._events), "follow the fleet for the gateway", among=self._tasks, context=bare_context()
         )
+
+    def replace_delay(self, delay_s: float) -> None:
+        """Gather changes of lists for so many seconds from now on."""
+        self._changes.delay_s = delay_s
 
     async def aclose(self) -> None:
         """End all listeners. Idempotent."""
@@ -252,6 +271,22 @@ class News:
         of_endpoint.pop(listening, None)
         if not of_endpoint:
             self._listenings.pop(key, None)
+
+    def count_uri(self, principal: str) -> None:
+        """Count a subscription of a principal; raises :class:`RpcError` if it has too many, so that others have room."""
+        if principal != ANONYMOUS and self._uris_of[principal] >= _MOST_URIS_OF_ONE:
+            raise RpcError(
+                INVALID_PARAMS,
+                f"More than {_MOST_URIS_OF_ONE:,} resources are subscribed to; unsubscribe from others first",
+                {"source": "gateway"},
+            )
+        self._uris_of[principal] += 1
+
+    def forget_uri(self, principal: str) -> None:
+        """Count a subscription of a principal no longer."""
+        self._uris_of[principal] -= 1
+        if not self._uris_of[principal]:
+            del self._uris_of[principal]
 
     def settle(self, find: Callable[[Listening], Endpoint]) -> None:
         """Let every listener see what is found for it from now on, and tell it that all lists may have changed.

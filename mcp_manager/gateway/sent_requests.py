@@ -14,6 +14,9 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from mcp_manager.calls.begun_exchange import BegunExchange
+from mcp_manager.gateway.channels import Channel
+from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.base import Endpoint, Route
 from mcp_manager.gateway.sessions.running_calls import Cancellable
 
 __all__ = ["SentRequest", "SentRequests", "failed"]
@@ -25,6 +28,26 @@ class SentRequest(Protocol):
     """What an era knows of a request that it has sent."""
 
     exchange: BegunExchange
+
+    @property
+    def client(self) -> Client:
+        """Who has sent it."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where."""
+
+    @property
+    def name(self) -> str:
+        """What it names: the tool or prompt."""
+
+    @property
+    def route(self) -> Route:
+        """Where it went."""
+
+    @property
+    def channel(self) -> Channel:
+        """The way back."""
 
     def start(self, waiting: Cancellable) -> None:
         """Let everything that cancels the request cancel ``waiting``."""
@@ -39,6 +62,13 @@ class SentRequest(Protocol):
         """Cancel that work, once it has begun; nothing happens if it has ended."""
 
 
+class Waiting(Protocol):
+    """A request that waits for its reply without a task."""
+
+    def go_on(self) -> None:
+        """Let a task finish it. Idempotent."""
+
+
 class SentRequests:
     """The requests of clients that were sent, and that no task waits for.
 
@@ -50,12 +80,13 @@ class SentRequests:
 
     def __init__(self) -> None:
         self.is_enabled: bool = True
-        self._waiting: set[_Sent] = set()
+        self.waiting: set[Waiting] = set()
+        """What waits for a reply, also in compiled code."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
-    def add(self, request: SentRequest, context: Context, go_on: Callable[[Work], None]) -> None:
+    def add(self, request: SentRequest, context: Context, go_on: Callable[[Work], None]) -> Sent:
         """Answer a request.
 
         Parameters
@@ -67,17 +98,18 @@ class SentRequests:
         go_on
             Called once if the request needs a task, with its work.
         """
-        sent = _Sent(self._waiting, request, go_on)
+        sent = Sent(self.waiting, request, go_on)
         request.start(sent)
         future = request.exchange.future
         if future is None:
             sent.go_on()
         else:
             future.add_done_callback(sent.arrived, context=context)
+        return sent
 
     def go_on(self) -> None:
         """Let tasks wait for all of them, as when the gateway drains."""
-        for sent in list(self._waiting):
+        for sent in list(self.waiting):
             sent.go_on()
 
 
@@ -90,14 +122,14 @@ async def failed(error: Exception) -> None:
         del error
 
 
-class _Sent:
+class Sent:
     """One request, until its reply is there or a task waits for it."""
 
-    __slots__ = ("_among", "_go_on", "_is_cancelled", "_request")
+    __slots__ = ("_among", "_go_on", "_is_cancelled", "request")
 
-    def __init__(self, among: set[_Sent], request: SentRequest, go_on: Callable[[Work], None]) -> None:
+    def __init__(self, among: set[Waiting], request: SentRequest, go_on: Callable[[Work], None]) -> None:
         self._among = among
-        self._request = request
+        self.request: SentRequest = request
         self._go_on = go_on
         self._is_cancelled = False
         among.add(self)
@@ -106,13 +138,13 @@ class _Sent:
         """Take the answer of the server."""
         if self not in self._among:
             return
-        response = self._request.exchange.take()
+        response = self.request.exchange.take()
         if response is None:
             self.go_on()
             return
         self._among.discard(self)
         try:
-            self._request.answered(response)
+            self.request.answered(response)
         except Exception as error:
             self._go_on(failed(error))
 
@@ -130,5 +162,5 @@ class _Sent:
     async def _finish(self) -> None:
         if self._is_cancelled:
             # A task that has not begun cannot clean up.
-            asyncio.get_running_loop().call_soon(self._request.cancel)
-        await self._request.finish()
+            asyncio.get_running_loop().call_soon(self.request.cancel)
+        await self.request.finish()

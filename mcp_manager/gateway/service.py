@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any, Final
 
 from mcp_manager.config import ServeConfig
+from mcp_manager.config.gateway_tables import check_serve_with_servers
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import McpManagerError
-from mcp_manager.events.records import ConfigApplied
-from mcp_manager.events.stream import EventStream
+from mcp_manager.fleet.capacity import check_instances
 from mcp_manager.gateway.gateway import Gateway
-from mcp_manager.gateway.security.security import ACCESS_FIELDS
+from mcp_manager.gateway.serve_changes import FOLLOWED
 from mcp_manager.gateway.systemd import Systemd
 from mcp_manager.gateway.workers.worker import Worker
 from mcp_manager.runtime.background import background_task, read_failure
@@ -86,6 +86,8 @@ class Service:
         self._reloading = asyncio.Lock()
         self._has_to_reload = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        if gateway.admin is not None and path is not None:
+            gateway.admin.read_by(path, self.reload)
 
     async def run(self, on_ready: Callable[[], None]) -> int:
         """Serve, and return the exit status: 0 if every call had its time to end, otherwise 1.
@@ -110,7 +112,7 @@ class Service:
                     if await self._until(self._gateway.start(), self._ending):
                         if self._worker is not None:
                             following = self._worker.following(
-                                self._gateway.manager, self.reload, self._gateway.serve.drain_timeout_s
+                                self._gateway.manager, self.reload, lambda: self._gateway.serve.drain_timeout_s
                             )
                             await stack.enter_async_context(following)
                         await self._begin_watch()
@@ -136,6 +138,12 @@ class Service:
         """Read the file again and apply it; return what is wrong with it, ``None`` if it was applied."""
         if self._path is None:
             return None
+        problem = await self._reload()
+        if self._gateway.admin is not None:
+            self._gateway.admin.configurations.problem = problem
+        return problem
+
+    async def _reload(self) -> str | None:
         async with self._reloading:
             self._has_to_reload = False
             self._systemd.reloading()
@@ -155,15 +163,19 @@ class Service:
         return f"serving {count} server{'' if count == 1 else 's'} at {self._gateway.url}"
 
     async def _take(self, file: FleetFile) -> None:
-        """Let the gateway follow its file, and tell what it cannot follow."""
+        """Let the gateway follow its file, and tell what it cannot follow; raises :class:`ConfigError`, or takes all."""
         now, before = file.serve or ServeConfig(), self._told
-        # First, because it may be refused.
-        await self._gateway.replace_access(now)
+        # First, because it may be refused: what can be wrong with servers, and then what the gateway needs.
+        check_serve_with_servers(now, file.config.servers)
+        for server_id, config in file.config.servers.items():
+            check_instances(server_id, config, config.instances)
+        await self._gateway.replace_serve(now)
         self._gateway.replace_views(file.views)
-        self._told = now
-        self._gateway.read_pins()
-        fields = [name for name in now.__struct_fields__ if name not in ACCESS_FIELDS]
-        changed = [name for name in fields if getattr(now, name) != getattr(before, name)]
+        changed = [
+            name
+            for name in now.__struct_fields__
+            if name not in FOLLOWED and getattr(now, name) != getattr(before, name)
+        ]
         if changed:
             _log.warning("a new start is needed for what has changed in serve: %s", ", ".join(changed))
 
@@ -206,19 +218,14 @@ class Service:
 
     async def _begin_watch(self) -> None:
         if self._watches and self._path is not None:
-            changes = self._gateway.manager.events(kinds=(ConfigApplied,))
-            await self._gateway.manager.watch(self._path, lenient=self._lenient)
-            background_task(self._follow(changes), "follow the views of the file", among=self._tasks)
+            manager = self._gateway.manager
+            manager._file_watch.accept = self._accept
+            await manager.watch(self._path, lenient=self._lenient)
 
-    async def _follow(self, changes: EventStream) -> None:
-        """Let views follow the file as well, whenever its servers were applied."""
-        with changes:
-            async for _ in changes:
-                try:
-                    async with self._reloading:
-                        await self._take(await self._read())
-                except McpManagerError as error:
-                    _log.error("the configuration was not applied: %s", error)
+    async def _accept(self, file: FleetFile) -> None:
+        """Take what a file that is watched says of the gateway, before its servers are applied."""
+        async with self._reloading:
+            await self._take(file)
 
     async def _read(self) -> FleetFile:
         assert self._path is not None

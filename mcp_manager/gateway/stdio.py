@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_batch
+from mcp_manager.errors import ConfigError
 from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.channels import EventStream
 from mcp_manager.gateway.client import ANONYMOUS
@@ -21,13 +22,15 @@ from mcp_manager.gateway.endpoints.base import Endpoint
 from mcp_manager.gateway.eras.classification import is_stateless
 from mcp_manager.gateway.eras.handshake import HandshakeEra
 from mcp_manager.gateway.eras.stateless import StatelessEra
+from mcp_manager.gateway.http.endpoint_paths import EndpointPaths
 from mcp_manager.gateway.pipes import Pipes
 from mcp_manager.gateway.security.accounting import CURRENT, Sender, Usage
+from mcp_manager.gateway.security.grants import Grant
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR
 from mcp_manager.protocol.methods import CANCELLED, INITIALIZE
 from mcp_manager.runtime.background import background_task
 
-__all__ = ["StdioServer", "standard_streams"]
+__all__ = ["StdioServer", "endpoint_on_stdio", "standard_streams"]
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ class _Lines:
 class _Channel:
     """The way back for one request; see :class:`~mcp_manager.gateway.channels.Channel`."""
 
-    __slots__ = ("_is_cancelled", "_server", "id_raw", "is_lasting", "on_gone", "on_quiet", "sender", "usage")
+    __slots__ = ("_is_cancelled", "_server", "id_raw", "is_lasting", "on_gone", "on_quiet", "sender", "task", "usage")
 
     can_send = True
 
@@ -100,11 +103,15 @@ class _Channel:
         self.on_quiet: Callable[[], object] | None = None
         # Whether the request lasts until the client ends it.
         self.is_lasting: bool = False
+        self.task: asyncio.Task[None] | None = None
         self._is_cancelled = False
 
     def cancel(self) -> None:
         """Cancel the request for the client: nothing more is sent for it."""
         self._is_cancelled = True
+        if self.on_gone is None and self.task is not None:
+            # It has not got far enough to be told.
+            self.task.cancel()
         self.gone()
 
     def gone(self) -> None:
@@ -308,9 +315,9 @@ class StdioServer:
                 channel.is_lasting = True
             if message.id_raw is not None:
                 self._stateless_calls[message.id_raw] = channel
-            self._run(self._take_stateless(message, channel))
+            self._run(self._take_stateless(message, channel), channel)
             return
-        taking = self._run(self._guarded(channel, partial(self._connection.take, message, channel)))
+        taking = self._run(self._guarded(channel, partial(self._connection.take, message, channel)), channel)
         if message.method == INITIALIZE:
             # What follows needs the session.
             await asyncio.wait({taking})
@@ -349,9 +356,6 @@ class StdioServer:
             _log.exception("a message of a client was not taken", extra={"event": "message_failed"})
             if channel.id_raw is not None:
                 channel.finish(messages.error(channel.id_raw, INTERNAL_ERROR, "Internal error of the gateway", _OWN))
-        finally:
-            if channel.usage is not None:
-                channel.usage.end(None)
 
     def _cancels(self, message: Message) -> bool:
         """Cancel the request of the stateless era that a notification names; return whether there is one."""
@@ -368,9 +372,15 @@ class StdioServer:
     def _refuse(self, code: int, text: str) -> None:
         self.send(messages.error(messages.NO_ID, code, text, _OWN))
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _run(self, work: Coroutine[Any, Any, None], channel: _Channel | None = None) -> asyncio.Task[None]:
         task: asyncio.Task[None] = background_task(work, "take a message of a client", among=self._running)
         task.add_done_callback(self._make_room)
+        if channel is not None:
+            channel.task = task
+            if channel.usage is not None:
+                # Also if it is cancelled before it has begun.
+                ended = channel.usage.end
+                task.add_done_callback(lambda _: ended(None))
         return task
 
     def _make_room(self, task: asyncio.Task[None]) -> None:
@@ -409,6 +419,25 @@ def _is_json(line: bytes) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
+
+
+def endpoint_on_stdio(paths: EndpointPaths, path: str, grant: Grant | None) -> Endpoint:
+    """Return the endpoint that a client on standard input sees, as its grant allows it.
+
+    Raises
+    ------
+    ConfigError
+        There is no such endpoint, or the rules do not show it to this client.
+    """
+    endpoint = paths.find(path, grant)
+    if endpoint is not None:
+        return endpoint
+    if paths.find(path) is not None:
+        raise ConfigError(
+            f"No rule of serve.allow lets a client on standard input use {path!r:.200}",
+            hint='it is called "anonymous": add a rule with principals = ["anonymous"]',
+        )
+    raise ConfigError(f"There is no endpoint {path!r:.200}", hint="/mcp is the whole fleet")
 
 
 @contextlib.contextmanager

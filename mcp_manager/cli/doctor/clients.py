@@ -1,4 +1,4 @@
-"""What is wrong with how clients of the gateway authenticate."""
+"""What is wrong with how clients of the gateway authenticate, and with the files that the gateway needs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mcp_manager.cli.doctor.findings import Finding
+from mcp_manager.cli.start_problems import start_problems
 from mcp_manager.config import ServeConfig
 from mcp_manager.errors import ConfigError
 from mcp_manager.gateway.security.authentication import Authentication
 from mcp_manager.gateway.security.keys_file import read_keys
 
-__all__ = ["examine_clients"]
+__all__ = ["examine_clients", "examine_start"]
 
 _BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -36,6 +37,14 @@ async def examine_clients(serve: ServeConfig) -> list[Finding]:
         seen = f"tokens of clients cannot be examined: {problem}"
         found.append(Finding("error", None, seen, "check serve.auth, and whether the authorization server runs"))
     return found
+
+
+def examine_start(serve: ServeConfig) -> list[Finding]:
+    """Return why the gateway would not start on this machine."""
+    return [
+        Finding("error", None, problem.message, problem.hint or "correct it in the file")
+        for problem in start_problems(serve)
+    ]
 
 
 def _of_keys(path: str) -> list[Finding]:

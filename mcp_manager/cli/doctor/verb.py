@@ -33,6 +33,11 @@ async def run(options: Options) -> int:
             from mcp_manager.cli.doctor.clients import examine_clients  # noqa: PLC0415 - see above
 
             findings += await examine_clients(fleet.serve)
+        if fleet.serve is not None:
+            from mcp_manager.cli.doctor.clients import examine_start  # noqa: PLC0415 - see above
+
+            known = {each.seen for each in findings}
+            findings += [each for each in examine_start(fleet.serve) if each.seen not in known]
         broken = {each.server_id for each in findings if each.severity == "error" and each.server_id is not None}
         findings += await examine_connections(fleet, broken, options)
     findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]

@@ -18,7 +18,7 @@ from mcp_manager.protocol.error_codes import INVALID_REQUEST
 from mcp_manager.protocol.methods import INITIALIZE
 from mcp_manager.runtime.background import background_task
 
-__all__ = ["take_batch"]
+__all__ = ["refuse_batch", "take_batch"]
 
 _MOST: Final = 100
 
@@ -87,6 +87,19 @@ class _Batch:
             self.channel.finish(b"[%b]" % b",".join(self.replies))
         else:
             self.channel.accept()
+
+
+def refuse_batch(batch: Sequence[Message], channel: Channel, refusal: bytes) -> None:
+    """Take note that the requests of a batch are refused, because it belongs to no session."""
+    sender = channel.sender
+    if sender is None:
+        return
+    for message in batch[:_MOST]:
+        usage = sender.begin(message, len(message.frame))
+        if usage is not None:
+            if not usage.reason:
+                usage.refused("session")
+            usage.end(refusal)
 
 
 async def take_batch(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from typing import Any, Final
 
+from mcp_manager._core.forward_path import ForwardedCall
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import McpManagerError
 from mcp_manager.gateway import failures, messages
@@ -13,11 +14,12 @@ from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Channel, EventStream
 from mcp_manager.gateway.client import ANONYMOUS, Client
 from mcp_manager.gateway.endpoints.base import Endpoint
-from mcp_manager.gateway.eras.batches import take_batch
+from mcp_manager.gateway.eras.batches import refuse_batch, take_batch
 from mcp_manager.gateway.eras.connection import Connection
 from mcp_manager.gateway.eras.introduction import introduction, revision_for
 from mcp_manager.gateway.eras.session_messages import SessionMessages
 from mcp_manager.gateway.loops import Mark
+from mcp_manager.gateway.security.accounting import note_refusal
 from mcp_manager.gateway.sent_requests import SentRequest
 from mcp_manager.gateway.sessions.ids import SessionIds
 from mcp_manager.gateway.sessions.sealing import Sealer
@@ -89,6 +91,14 @@ class HandshakeEra:
         client = None if session_id is None else self.ids.find(session_id, endpoint.name, principal)
         return None if client is None else self._messages.begin(client, endpoint, message, channel, context)
 
+    def resume(self, call: ForwardedCall, channel: Channel, context: Context) -> SentRequest:
+        """Return a call that compiled code has sent, as :meth:`begin` does."""
+        return self._messages.resume(call, channel, context)
+
+    def adapted(self, call: ForwardedCall, adapt: Callable[[bytes], bytes] | None, response: bytes) -> bytes:
+        """Return the response to a call that compiled code has sent, in the terms of the client."""
+        return self._messages.adapted(call, adapt, response)
+
     async def _take_outside(
         self, message: Message, channel: Channel, endpoint: Endpoint, session_id: str | None, principal: str
     ) -> None:
@@ -97,6 +107,7 @@ class HandshakeEra:
             await self._initialize(message, channel, endpoint, principal)
         else:
             status, refusal = _refusal(session_id, message.id_raw)
+            note_refusal("session")
             channel.finish(refusal, status)
 
     async def take_batch(
@@ -111,6 +122,7 @@ class HandshakeEra:
         client = None if session_id is None else self.ids.find(session_id, endpoint.name, principal)
         if client is None:
             status, refusal = _refusal(session_id, None)
+            refuse_batch(batch, channel, refusal)
             channel.finish(refusal, status)
         elif client.revision not in BATCHING_REVISIONS:
             text = f"Revision {client.revision} has no batches: send one message at a time"

@@ -56,12 +56,13 @@ class ParameterChecks:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, _Parameters] = {}
+        self.known: dict[str, _Parameters] = {}
+        """The arguments that are repeated, by endpoint and tool."""
         self._listing: dict[str, asyncio.Task[_Parameters]] = {}
 
     def has_none(self, endpoint: Endpoint, name: str | None) -> bool:
         """Return whether a tool is known to have no arguments that are repeated, so that there is nothing to check."""
-        known = self._known.get(endpoint.key)
+        known = self.known.get(endpoint.key)
         return known is not None and (name or "") not in known
 
     async def check(
@@ -74,7 +75,7 @@ class ParameterChecks:
         RpcError
             -32020: a field is missing, is not valid, or says something else than the body.
         """
-        known = self._known.get(endpoint.key)
+        known = self.known.get(endpoint.key)
         if known is None:
             known = await self._list(asked, endpoint, answering)
         parameters = known.get(asked.name or "")
@@ -91,7 +92,7 @@ class ParameterChecks:
 
     def learn(self, endpoint: Endpoint, response: bytes) -> None:
         """Learn from a response to ``tools/list`` that a client gets."""
-        known = self._known.get(endpoint.key)
+        known = self.known.get(endpoint.key)
         if known is not None:
             _learn(known, response)
 
@@ -124,9 +125,9 @@ class ParameterChecks:
             if cursor is None or cursor == b"null" or cursor in seen:
                 break
             seen.add(cursor)
-        if len(self._known) >= _MOST_ENDPOINTS:
-            self._known.clear()
-        self._known[endpoint.key] = known
+        if len(self.known) >= _MOST_ENDPOINTS:
+            self.known.clear()
+        self.known[endpoint.key] = known
         return known
 
 

@@ -10,10 +10,9 @@ from mcp_manager.errors import RpcError
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 
-__all__ = ["Place", "RequestStates", "State", "TaskIds"]
+__all__ = ["Place", "RequestStates", "State"]
 
 _PURPOSE: Final = b"requestState"
-_TASK: Final = b"taskId"
 _LONGEST: Final = 1024 * 1024
 
 
@@ -51,15 +50,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     worker: int = 0
 
 
-class _Task(msgspec.Struct, frozen=True, array_like=True):
-    principal: str
-    endpoint: str
-    server_id: str
-    task_id: str
-
-
 _state_decoder = msgspec.msgpack.Decoder(State)
-_task_decoder = msgspec.msgpack.Decoder(_Task)
 
 
 class RequestStates:
@@ -110,31 +101,3 @@ class RequestStates:
             return _state_decoder.decode(plain)
         except msgspec.DecodeError:
             return None
-
-
-class TaskIds:
-    """Give tasks ids that name their server, where an endpoint shows several servers (SEP-2663).
-
-    Parameters
-    ----------
-    sealer
-        Seals and opens.
-    """
-
-    def __init__(self, sealer: Sealer) -> None:
-        self._sealer = sealer
-
-    def seal(self, principal: str, endpoint: str, server_id: str, task_id: str) -> str:
-        """Return the id that a client gets for a task of a server."""
-        return self._sealer.seal(_TASK, msgspec.msgpack.encode(_Task(principal, endpoint, server_id, task_id)))
-
-    def open(self, principal: str, endpoint: str, sealed: str) -> tuple[str, str] | None:
-        """Return the server of a task and its id there; ``None`` if the gateway has not given this id to the client."""
-        plain = self._sealer.open(_TASK, sealed) if len(sealed) <= _LONGEST else None
-        if plain is None:
-            return None
-        try:
-            task = _task_decoder.decode(plain)
-        except msgspec.DecodeError:
-            return None
-        return (task.server_id, task.task_id) if (task.principal, task.endpoint) == (principal, endpoint) else None

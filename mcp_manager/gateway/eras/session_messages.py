@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager._core.forward_path import ForwardedCall
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.calls.begun_exchange import BegunExchange
 from mcp_manager.errors import McpManagerError, RpcError
@@ -20,6 +21,7 @@ from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Channel
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.base import Endpoint, Route
+from mcp_manager.gateway.endpoints.request_params import plain_text_in
 from mcp_manager.gateway.eras.results import for_handshake
 from mcp_manager.gateway.sent_requests import SentRequest
 from mcp_manager.gateway.sessions.log_levels import LEVELS
@@ -27,6 +29,7 @@ from mcp_manager.gateway.sessions.running_calls import Cancellable, RunningCall
 from mcp_manager.gateway.sessions.table import SessionTable
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import (
+    CALL_TOOL,
     CANCELLED,
     INITIALIZE,
     INITIALIZED,
@@ -115,6 +118,21 @@ class SessionMessages:
         call = RunningCall(self._calls, client, endpoint, message, channel, id_raw)
         exchange = self._answering.forwarding.begin(route, client, call.on_message, context, answers_input=True)
         return None if exchange is None else _SentCall(self, call, route, exchange)
+
+    def resume(self, forwarded: ForwardedCall, channel: Channel, context: Context) -> SentRequest:
+        """Return a call that compiled code has sent, as :meth:`begin` does."""
+        client, endpoint = forwarded.known.client, forwarded.known.fields.endpoint
+        call = RunningCall(self._calls, client, endpoint, forwarded.message, channel, forwarded.id_raw)
+        forwarding = self._answering.forwarding
+        exchange = forwarding.resume(forwarded, client, call.on_message, context, answers_input=True)
+        route = Route(forwarded.route.server_id, forwarded.request, forwarded.route.adapt)
+        return _SentCall(self, call, route, exchange)
+
+    def adapted(self, forwarded: ForwardedCall, adapt: Callable[[bytes], bytes] | None, response: bytes) -> bytes:
+        """Return the response to a call that compiled code has sent, in the terms of the client."""
+        route = Route(forwarded.route.server_id, forwarded.request, adapt)
+        response = self._answering.forwarding.adapted(route, forwarded.id_raw, response)
+        return for_handshake(response, forwarded.id_raw, CALL_TOOL)
 
     async def _call(self, call: RunningCall, method: str, answer: Callable[[], Awaitable[bytes]]) -> None:
         task = asyncio.current_task()
@@ -224,35 +242,52 @@ class SessionMessages:
 class _SentCall:
     """A request whose reply comes without a task; see :class:`~mcp_manager.gateway.sent_requests.SentRequest`."""
 
-    __slots__ = ("_call", "_messages", "_route", "exchange")
+    __slots__ = ("_messages", "call", "exchange", "route")
 
     def __init__(self, messages: SessionMessages, call: RunningCall, route: Route, exchange: BegunExchange) -> None:
         self._messages = messages
-        self._call = call
-        self._route = route
+        self.call: RunningCall = call
+        self.route: Route = route
         self.exchange: BegunExchange = exchange
+
+    @property
+    def client(self) -> Client:
+        return self.call.client
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.call.endpoint
+
+    @property
+    def channel(self) -> Channel:
+        return self.call.channel
+
+    @property
+    def name(self) -> str:
+        found = plain_text_in(self.call.message, b"name")
+        return "" if found is None else found[0]
 
     def start(self, waiting: Cancellable) -> None:
         # That the client has closed its connection cancels nothing.
-        self._messages._calls.begin(self._call, waiting)
+        self._messages._calls.begin(self.call, waiting)
 
     def answered(self, response: bytes) -> None:
-        call, route = self._call, self._route
+        call, route = self.call, self.route
         self._messages._calls.end(call)
         if route.adapt is not None:
             response = self._messages._answering.forwarding.adapted(route, call.id_raw, response)
         call.finish(for_handshake(response, call.id_raw, call.message.method or ""))
 
     def finish(self) -> Coroutine[Any, Any, None]:
-        call, route, exchange = self._call, self._route, self.exchange
+        call, route, exchange = self.call, self.route, self.exchange
         finish = self._messages._answering.forwarding.finish
         return self._messages._call(
             call, call.message.method or "", lambda: finish(route, call.id_raw, exchange.finish())
         )
 
     def cancel(self) -> None:
-        if self._call.task is not None:
-            self._call.task.cancel()
+        if self.call.task is not None:
+            self.call.task.cancel()
 
 
 async def _answer(id_raw: bytes, result: Awaitable[bytes], channel: Channel) -> None:

@@ -10,13 +10,17 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.forward_path import ForwardedCall
+from mcp_manager._core.jsonrpc import Message, scan
+from mcp_manager._core.splicing import member_range
 from mcp_manager.calls.begun_exchange import BegunExchange
 from mcp_manager.errors import McpManagerError, RpcError
 from mcp_manager.gateway import failures, messages
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.channels import Channel, Incoming
-from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.endpoints.base import Endpoint, Route
+from mcp_manager.gateway.envelopes import for_handshake_server
 from mcp_manager.gateway.eras.listen_streams import ListenStreams
 from mcp_manager.gateway.eras.parameter_checks import ParameterChecks
 from mcp_manager.gateway.eras.request_checks import SUPPORTED, Asked, check_method, read_request
@@ -25,7 +29,6 @@ from mcp_manager.gateway.eras.stateless_calls import SentRound, StatelessCalls
 from mcp_manager.gateway.eras.telling import Telling
 from mcp_manager.gateway.loops import Mark
 from mcp_manager.gateway.news import News
-from mcp_manager.gateway.security.leases import Leases
 from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.sent_requests import SentRequest
 from mcp_manager.gateway.sessions.log_levels import LogLevels
@@ -51,8 +54,6 @@ class StatelessEra:
         Answers their requests.
     sealer
         Seals ``requestState`` and the ids of tasks; a random key by default.
-    news
-        Tells of changes; without it there are no ``subscriptions/listen`` streams that have any news.
     input_wait_s
         Seconds that a call to a server of the handshake era waits for the client's input.
     worker
@@ -61,28 +62,29 @@ class StatelessEra:
         The log levels that sessions of handshake clients have set; servers of that era have one level for all.
     mark
         Recognizes this gateway as a client of its own.
-    leases
-        End the streams whose credentials expire.
+    streams
+        The ``subscriptions/listen`` streams; without them, those that are opened have no news.
     """
 
     def __init__(
         self,
         answering: Answering,
         sealer: Sealer | None = None,
-        news: News | None = None,
         *,
         input_wait_s: float = 300.0,
         worker: int = 0,
         levels: LogLevels | None = None,
         mark: Mark | None = None,
-        leases: Leases | None = None,
+        streams: ListenStreams | None = None,
     ) -> None:
         self._mark = Mark() if mark is None else mark
         self._answering = answering
         self._calls = StatelessCalls(answering, sealer or Sealer(), input_wait_s, worker, levels)
-        self._streams = ListenStreams(news or News(), leases)
-        self._parameters = ParameterChecks()
-        self._names: dict[str, bytes] = {}
+        self._streams = ListenStreams(News()) if streams is None else streams
+        self.parameters: ParameterChecks = ParameterChecks()
+        """Checks the arguments that header fields repeat."""
+        self.names: dict[str, bytes] = {}
+        """What names the server of an endpoint in results, as JSON, by the name of the endpoint."""
 
     async def take(
         self,
@@ -125,18 +127,41 @@ class StatelessEra:
         context: Context,
     ) -> SentRequest | None:
         """Send a request of a client to its server at once; ``None`` if :meth:`take` has to take it."""
-        name = self._names.get(endpoint.name)
+        name = self.names.get(endpoint.name)
         if message.method != CALL_TOOL or message.id_raw is None or name is None:
             return None
         try:
             asked = read_request(message, incoming, principal)
-            if not self._parameters.has_none(endpoint, asked.name):
+            if not self.parameters.has_none(endpoint, asked.name):
                 return None
             sent = self._calls.begin(message, asked, endpoint, Telling(channel, None), context)
         except McpManagerError:
             # The general path meets it again, and answers it.
             return None
         return None if sent is None else _SentCall(self._calls, channel, sent, name)
+
+    def resume(self, call: ForwardedCall, channel: Channel, context: Context) -> SentRequest:
+        """Return a call that compiled code has sent, as :meth:`begin` does."""
+        fields = call.known.fields
+        sent = self._calls.resume(call, Telling(channel, None), context)
+        return _SentCall(self._calls, channel, sent, self.names[fields.endpoint.name])
+
+    def adapted(self, call: ForwardedCall, adapt: Callable[[bytes], bytes] | None, response: bytes) -> bytes:
+        """Return the response to a call that compiled code has sent, in the terms of the client."""
+        route = Route(call.route.server_id, call.request, adapt)
+        response = self._answering.forwarding.adapted(route, call.id_raw, response)
+        name = self.names[call.known.fields.endpoint.name]
+        return for_stateless(response, call.id_raw, CALL_TOOL, name, is_of_handshake=not call.route.is_stateless)[0]
+
+    def meta_for_handshake(self, message: Message) -> bytes:
+        """Return the ``_meta`` of a request as servers of the handshake era get it, as JSON; b"" for none."""
+        meta = member_range(message.params or b"{}", b"_meta")
+        if meta is None:
+            return b""
+        alone = b'{"method":"tools/call","params":{"_meta":%b}}' % (message.params or b"")[slice(*meta)]
+        translated = for_handshake_server(scan(alone)).params or b"{}"
+        meta = member_range(translated, b"_meta")
+        return b"" if meta is None else translated[slice(*meta)]
 
     def worker_of(self, message: Message) -> int | None:
         """Return the worker that a request belongs to, because the call that it continues waits there; else ``None``."""
@@ -149,7 +174,7 @@ class StatelessEra:
     async def aclose(self) -> None:
         """End all streams, and cancel the calls that wait for input. Idempotent."""
         self.drain()
-        await self._parameters.aclose()
+        await self.parameters.aclose()
         await self._calls.aclose()
 
     async def _answer(
@@ -171,21 +196,21 @@ class StatelessEra:
                 listen = self._streams.serve if incoming is None else self._streams.open
                 await listen(message, channel, endpoint, asked.client, principal)
                 return None, 200
-            if incoming is not None and method == CALL_TOOL and not self._parameters.has_none(endpoint, asked.name):
-                await self._parameters.check(message, asked, incoming, endpoint, self._answering)
+            if incoming is not None and method == CALL_TOOL and not self.parameters.has_none(endpoint, asked.name):
+                await self.parameters.check(message, asked, incoming, endpoint, self._answering)
             telling = Telling(channel, asked.log_level)
             answer = self._calls.rounds if method in MULTI_ROUND else self._calls.answer
             response, is_of_handshake = await answer(message, asked, endpoint, telling)
         except McpManagerError as refusal:
             return _refused(id_raw, refusal)
         if method == LIST_TOOLS:
-            self._parameters.learn(endpoint, response)
-        name = self._names.get(endpoint.name) or await self._named(endpoint, asked)
+            self.parameters.learn(endpoint, response)
+        name = self.names.get(endpoint.name) or await self._named(endpoint, asked)
         return for_stateless(response, id_raw, method, name, is_of_handshake=is_of_handshake)
 
     async def _discovered(self, endpoint: Endpoint, asked: Asked) -> bytes:
         description = await endpoint.describe(asked.client)
-        self._keep_name(endpoint, description.server_info)
+        named = self._keep_name(endpoint, description.server_info)
         result: dict[str, Any] = {
             "resultType": "complete",
             "supportedVersions": list(SUPPORTED),
@@ -194,7 +219,7 @@ class StatelessEra:
             },
             "ttlMs": 0,
             "cacheScope": "private",
-            "_meta": msgspec.Raw(b"{%b}" % self._names[endpoint.name]),
+            "_meta": msgspec.Raw(b"{%b}" % named),
         }
         if description.instructions is not None:
             result["instructions"] = description.instructions
@@ -204,38 +229,56 @@ class StatelessEra:
         return self._keep_name(endpoint, (await endpoint.describe(asked.client)).server_info)
 
     def _keep_name(self, endpoint: Endpoint, server_info: dict[str, Any]) -> bytes:
-        if len(self._names) >= _MOST_NAMES:
-            self._names.clear()
-        name = self._names[endpoint.name] = server_info_member(server_info)
+        name = server_info_member(server_info)
+        if not endpoint.is_personal:
+            if len(self.names) >= _MOST_NAMES:
+                self.names.clear()
+            self.names[endpoint.name] = name
         return name
 
 
 class _SentCall:
     """A call whose reply comes without a task; see :class:`~mcp_manager.gateway.sent_requests.SentRequest`."""
 
-    __slots__ = ("_calls", "_channel", "_name", "_sent", "exchange")
+    __slots__ = ("_calls", "_name", "_sent", "channel", "exchange")
 
     def __init__(self, calls: StatelessCalls, channel: Channel, sent: SentRound, name: bytes) -> None:
         self._calls = calls
-        self._channel = channel
+        self.channel: Channel = channel
         self._sent = sent
         self._name = name
         self.exchange: BegunExchange = sent.exchange
 
+    @property
+    def client(self) -> Client:
+        return self._sent.turn.asked.client
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._sent.turn.endpoint
+
+    @property
+    def route(self) -> Route:
+        return self._sent.route
+
+    @property
+    def name(self) -> str:
+        return self._sent.turn.asked.name or ""
+
     def start(self, waiting: Cancellable) -> None:
-        self._channel.on_gone = waiting.cancel
+        self.channel.on_gone = waiting.cancel
 
     def answered(self, response: bytes) -> None:
-        self._channel.on_gone = None
+        self.channel.on_gone = None
         response, is_of_handshake = self._calls.answered(self._sent, response)
-        self._channel.finish(*self._adapted(response, is_of_handshake))
+        self.channel.finish(*self._adapted(response, is_of_handshake))
 
     async def finish(self) -> None:
-        await _reply(self._channel, self._response)
+        await _reply(self.channel, self._response)
 
     def cancel(self) -> None:
-        if self._channel.on_gone is not None:
-            self._channel.on_gone()
+        if self.channel.on_gone is not None:
+            self.channel.on_gone()
 
     async def _response(self) -> tuple[bytes, int]:
         try:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager._core.forward_path import ForwardedCall
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_reply
 from mcp_manager.calls.begun_exchange import BegunExchange
 from mcp_manager.calls.exchange_listener import OnMessage, ServerMessage
@@ -18,10 +19,12 @@ from mcp_manager.errors import RpcError
 from mcp_manager.gateway import messages
 from mcp_manager.gateway.answering import Answering
 from mcp_manager.gateway.endpoints.base import Endpoint, Route
+from mcp_manager.gateway.endpoints.owned_tasks import seals_tasks
 from mcp_manager.gateway.endpoints.request_params import text_in
+from mcp_manager.gateway.endpoints.task_ids import TaskIds
 from mcp_manager.gateway.eras.log_requests import LogRequests
 from mcp_manager.gateway.eras.request_checks import Asked, missing_for, raise_for_lack_of, refused_for_lack_of
-from mcp_manager.gateway.eras.request_state import Place, RequestStates, State, TaskIds
+from mcp_manager.gateway.eras.request_state import Place, RequestStates, State
 from mcp_manager.gateway.eras.results import is_complete, members_of_result
 from mcp_manager.gateway.eras.suspended_calls import SuspendedCall, SuspendedCalls, read_responses
 from mcp_manager.gateway.eras.telling import Telling
@@ -32,14 +35,13 @@ from mcp_manager.gateway.tool_search.meta_tools import CALL
 from mcp_manager.gateway.tool_search.wrapped_calls import unwrapped
 from mcp_manager.protocol.capabilities import elicitation_modes
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, INVALID_REQUEST
-from mcp_manager.protocol.methods import MULTI_ROUND
+from mcp_manager.protocol.methods import CALL_TOOL, MULTI_ROUND
 from mcp_manager.protocol.multi_round import INPUT_REQUIRED
 from mcp_manager.runtime.background import background_task
 
 __all__ = ["SentRound", "StatelessCalls"]
 
 _OWN: Final = {"source": "gateway"}
-_TASK_METHODS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _ASKS: Final = b'"input_required"'
 _IS_TASK: Final = b'"task"'
 _STATE: Final = "requestState"
@@ -116,8 +118,6 @@ class StatelessCalls:
         RpcError
             The request is refused.
         """
-        if message.method in _TASK_METHODS and endpoint.is_merged:
-            return await self._of_task(message, asked, endpoint, telling), False
         return await self._answering.answer(endpoint, message, asked.client, partial(_refuse, telling)), False
 
     def worker_of(self, message: Message) -> int | None:
@@ -200,6 +200,16 @@ class StatelessCalls:
         turn = _Round(asked, _place(message, asked, endpoint), endpoint, message.id_raw)
         return SentRound(turn, route, refusing, exchange, is_of_handshake)
 
+    def resume(self, call: ForwardedCall, telling: Telling, context: Context) -> SentRound:
+        """Return the round of a call that compiled code has sent, as :meth:`begin` does."""
+        client, endpoint, name = call.known.client, call.known.fields.endpoint, call.route.name
+        refusing = _Refusing(telling)
+        exchange = self._answering.forwarding.resume(call, client, refusing, context)
+        place = Place(client.principal, endpoint.name, CALL_TOOL, name)
+        turn = _Round(Asked(client, name), place, endpoint, call.id_raw)
+        route = Route(call.route.server_id, call.request, call.route.adapt)
+        return SentRound(turn, route, refusing, exchange, is_of_handshake=not call.route.is_stateless)
+
     def answered(self, sent: SentRound, response: bytes) -> tuple[bytes, bool]:
         """Return the complete result of a round that no task waits for, as :meth:`rounds` does."""
         response = self._answering.forwarding.adapted(sent.route, sent.turn.id_raw, response)
@@ -250,8 +260,8 @@ class StatelessCalls:
 
     async def _sealed(self, response: bytes, turn: _Round, server_id: str) -> bytes:
         """Return a response of a stateless server with its state and the id of its task sealed."""
-        is_merged = turn.endpoint.is_merged
-        has_task = _IS_TASK in response and (is_merged or not turn.asked.follows_tasks)
+        seals = seals_tasks(turn.asked.client, is_merged=turn.endpoint.is_merged)
+        has_task = _IS_TASK in response and (seals or not turn.asked.follows_tasks)
         members = members_of_result(response) if has_task or _ASKS in response else None
         if members is None or "resultType" not in members:
             return response
@@ -261,7 +271,7 @@ class StatelessCalls:
             members[_STATE] = msgspec.Raw(msgspec.json.encode(self._states.seal(state)))
         elif kind == _IS_TASK and not turn.asked.follows_tasks:
             return await self._result_of_task(response, turn, server_id)
-        elif kind == _IS_TASK and is_merged and "taskId" in members:
+        elif kind == _IS_TASK and seals and "taskId" in members:
             task_id = _text_decoder.decode(members["taskId"])
             sealed = self._task_ids.seal(turn.place.principal, turn.place.endpoint, server_id, task_id)
             members["taskId"] = msgspec.Raw(msgspec.json.encode(sealed))
@@ -283,21 +293,6 @@ class StatelessCalls:
     def _send_again(self, server_id: str, turn: _Round, request: bytes) -> Awaitable[bytes]:
         route = Route(server_id, request, turn.endpoint.adapter(server_id))
         return self._answering.forwarding.forward(route, turn.id_raw, turn.asked.client)
-
-    async def _of_task(self, message: Message, asked: Asked, endpoint: Endpoint, telling: Telling) -> bytes:
-        """Answer a request about a task of one of several servers (SEP-2663)."""
-        found = self._task_ids.open(asked.client.principal, endpoint.name, asked.name or "")
-        if found is None or not endpoint.shows(found[0]) or not endpoint.allows(message.method or ""):
-            raise RpcError(INVALID_PARAMS, "Invalid params: there is no such task", _OWN)
-        server_id, task_id = found
-        inner = _with_member(message, "taskId", msgspec.json.encode(task_id))
-        route = Route(server_id, inner, endpoint.adapter(server_id))
-        response = await self._send(route, asked, message.id_raw or messages.NO_ID, partial(_refuse, telling))
-        members = members_of_result(response)
-        if members is None or "taskId" not in members:
-            return response
-        members["taskId"] = msgspec.Raw(msgspec.json.encode(asked.name))
-        return messages.response(message.id_raw or messages.NO_ID, msgspec.json.encode(members))
 
 
 async def _to_its_end(sending: Awaitable[bytes]) -> None:

@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 
 from mcp_manager._core.serving import ServingPool
 from mcp_manager._core.serving_limits import ServingLimits
 from mcp_manager.gateway.http.descriptors import for_clients
-from mcp_manager.gateway.http.reception import Reception
 from mcp_manager.gateway.http.web_protocol import WebProtocol
+from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
 from mcp_manager.runtime.read_budget import read_budget
 
@@ -24,7 +24,7 @@ __all__ = ["Connections"]
 _CLOSING_S: Final = 2.0
 _LOOK_EVERY_S: Final = 0.01
 _WARN_EVERY_S: Final = 60.0
-
+_LOOK_AT_WEB_EVERY_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,24 @@ class _Refused(asyncio.Protocol):
         cast(asyncio.Transport, transport).abort()
 
 
+class Endpoints(Protocol):
+    """Which paths are those of endpoints."""
+
+    def is_endpoint(self, path: bytes) -> bool:
+        """Tell whether a path has the form of that of an endpoint."""
+
+
+class Receiving(Protocol):
+    """What takes the requests of MCP clients."""
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Which paths are those of endpoints."""
+
+    def take_session_request(self, incoming: Any) -> None:
+        """Take a GET or DELETE of a session."""
+
+
 class Connections:
     """Own the connections of the running loop.
 
@@ -44,17 +62,21 @@ class Connections:
     app
         Serves what is not MCP.
     reception
-        Takes the requests of MCP clients.
+        Takes the requests of MCP clients, apart from POSTs.
+    take
+        Takes their POSTs.
     max_request_bytes
         The most bytes in a body.
     """
 
-    def __init__(self, app: web.Application, reception: Reception, max_request_bytes: int) -> None:
+    def __init__(
+        self, app: web.Application, reception: Receiving, take: Callable[[Any], None], max_request_bytes: int
+    ) -> None:
         self._runner = web.AppRunner(app, handle_signals=False, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
         self._most = for_clients()
         self._warns_at = 0.0
         self._timer = DeadlineTimer()
-        take: Callable[[Any], None] = reception.take
+        self._looking: asyncio.TimerHandle | None = None
         self._pool = ServingPool(
             self._timer.wheel,
             time.monotonic_ns,
@@ -94,6 +116,9 @@ class Connections:
         while self._pool.open and loop.time() < end:  # noqa: ASYNC110 - connections tell nobody of their end
             await asyncio.sleep(_LOOK_EVERY_S)
         self._pool.abort()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         await self._runner.cleanup()
         # What was cut off is told to its protocol in the next iteration.
         await asyncio.sleep(0)
@@ -106,5 +131,21 @@ class Connections:
     def _web_protocol(self) -> asyncio.BaseProtocol:
         server = self._runner.server
         assert server is not None
-        # None turns it off, which the types of aiohttp do not say.
-        return WebProtocol(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        if self._looking is None:
+            self._look_later()
+        return WebProtocol(server)
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(_LOOK_AT_WEB_EVERY_S, self._look, context=bare_context())
+
+    def _look(self) -> None:
+        """End the connections of aiohttp.web whose clients are too slow."""
+        self._looking = None
+        server = self._runner.server
+        connections = () if server is None else server.connections
+        now = time.monotonic()
+        for each in connections:
+            cast(WebProtocol, each).look(now)
+        if connections:
+            self._look_later()

@@ -27,8 +27,10 @@ class EndpointPaths:
 
     def __init__(self, find: Callable[[str, Grant | None], Endpoint | None]) -> None:
         self._find = find
-        self._by_path: dict[str, Endpoint] = {}
-        self._by_path_and_grant: dict[tuple[str, Grant], Endpoint] = {}
+        self.by_path: dict[str, Endpoint] = {}
+        """The endpoints that were found for clients that may use everything."""
+        self.by_path_and_grant: dict[tuple[str, Grant], Endpoint] = {}
+        """Those that were found for other clients."""
 
     def find(self, path: str, grant: Grant | None = None) -> Endpoint | None:
         """Return the endpoint at a path as it is in the URL, ``None`` if there is none.
@@ -40,7 +42,7 @@ class EndpointPaths:
         grant
             What the client may use; ``None``: everything.
         """
-        found = self._by_path.get(path) if grant is None else self._by_path_and_grant.get((path, grant))
+        found = self.by_path.get(path) if grant is None else self.by_path_and_grant.get((path, grant))
         return found if found is not None else self._found(path, grant)
 
     def is_endpoint(self, path: bytes) -> bool:
@@ -55,27 +57,27 @@ class EndpointPaths:
     def changed(self, server_id: str, method: str) -> None:
         """Take note that a server may have been deployed or removed."""
         name = f"server/{server_id}"
-        for path in [path for path, endpoint in self._by_path.items() if endpoint.name == name]:
-            del self._by_path[path]
+        for path in [path for path, endpoint in self.by_path.items() if endpoint.name == name]:
+            del self.by_path[path]
         # A view may show something of a server that is new.
-        self._by_path_and_grant.clear()
+        self.by_path_and_grant.clear()
 
     def clear(self) -> None:
         """Find all of them again."""
-        self._by_path.clear()
-        self._by_path_and_grant.clear()
+        self.by_path.clear()
+        self.by_path_and_grant.clear()
 
     def _found(self, path: str, grant: Grant | None) -> Endpoint | None:
         endpoint = self._find(path, grant) if len(path) <= _LONGEST else None
         if endpoint is None:
             return None
         if grant is not None:
-            if len(self._by_path_and_grant) >= _MOST_GRANTED:
-                self._by_path_and_grant.clear()
-            self._by_path_and_grant[path, grant] = endpoint
+            if len(self.by_path_and_grant) >= _MOST_GRANTED:
+                self.by_path_and_grant.clear()
+            self.by_path_and_grant[path, grant] = endpoint
             return endpoint
-        if len(self._by_path) >= _MOST_KEPT:
+        if len(self.by_path) >= _MOST_KEPT:
             # The same id can be written in many ways.
-            self._by_path.clear()
-        self._by_path[path] = endpoint
+            self.by_path.clear()
+        self.by_path[path] = endpoint
         return endpoint

@@ -32,7 +32,12 @@ class Hosts:
     """
 
     def __init__(self, address: ListenAddress, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
-        self._names = frozenset({*(each.lower() for each in hosts), *((address.host.lower(),) if address.host else ())})
+        self._own = (address.host.lower(),) if address.host else ()
+        self.replace(hosts, origins)
+
+    def replace(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        """Accept these further hosts and origins from now on, and no others."""
+        self._names = frozenset({*(each.lower() for each in hosts), *self._own})
         self._origins = frozenset(each.lower() for each in origins)
         # What was accepted before: the same few values come with every request.
         self._known_hosts: set[bytes] = set()

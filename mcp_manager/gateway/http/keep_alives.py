@@ -35,18 +35,24 @@ class KeepAlives:
     interval_s
         Seconds between two comments on a stream. A request that waits this long, and at most twice as long, gets a
         stream.
+
+    Attributes
+    ----------
+    ticks
+        How often the interval has passed.
+    waiting
+        The requests that wait, in the order in which they began to.
     """
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._streams: set[EventStream] = set()
-        # In the order in which they began to wait.
-        self._waiting: dict[Waiting, None] = {}
+        self.waiting: dict[Waiting, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         # The streams that still get a comment in this round.
         self._left: list[EventStream] = []
         self._next_turn: asyncio.Handle | None = None
-        self._ticks = 0
+        self.ticks: int = 0
 
     @property
     def streams(self) -> int:
@@ -56,6 +62,13 @@ class KeepAlives:
     def start(self) -> None:
         """Begin, on the running loop."""
         self._plan(asyncio.get_running_loop())
+
+    def replace(self, interval_s: float) -> None:
+        """Send comments in this interval from now on."""
+        self._interval_s = interval_s
+        if self._timer is not None:
+            self._timer.cancel()
+            self._plan(asyncio.get_running_loop())
 
     def stop(self) -> None:
         """End; idempotent."""
@@ -67,7 +80,7 @@ class KeepAlives:
             self._next_turn = None
         self._left = []
         self._streams.clear()
-        self._waiting.clear()
+        self.waiting.clear()
 
     def add(self, stream: EventStream) -> None:
         """Keep a stream alive until it has ended."""
@@ -79,29 +92,29 @@ class KeepAlives:
 
     def wait_for(self, request: Waiting) -> None:
         """Keep a request alive until :meth:`forget`."""
-        request.waits_since = self._ticks
-        self._waiting[request] = None
+        request.waits_since = self.ticks
+        self.waiting[request] = None
 
     def forget(self, request: Waiting) -> None:
         """Forget a request that something is sent for. Idempotent."""
-        self._waiting.pop(request, None)
+        self.waiting.pop(request, None)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self._interval_s, self._tick, loop, context=bare_context())
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._plan(loop)
-        self._ticks += 1
+        self.ticks += 1
         if self._next_turn is None:
             self._left = list(self._streams)
             self._take_turn(loop)
         overdue = []
-        for request in self._waiting:
-            if request.waits_since > self._ticks - 2:
+        for request in self.waiting:
+            if request.waits_since > self.ticks - 2:
                 break
             overdue.append(request)
         for request in overdue:
-            del self._waiting[request]
+            del self.waiting[request]
             request.keep_alive()
 
     def _take_turn(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -205,10 +205,11 @@ class LegacySse:
         incoming = WebRequest(request, b"")
         principal = await security.identify(incoming)
         if isinstance(principal, Denial):
-            security.accounting.deny(incoming, "authentication" if principal.status == 401 else "scope")
+            security.accounting.deny(incoming, principal.cause)
             fields.extend(parsed(principal.fields))
             return _refused(principal.status, principal.body, fields)
         if self._passing is not None and not self._passing.agrees(incoming, principal.name):
+            security.accounting.deny(incoming, "authentication", principal.name)
             return _refused(403, refusals.OTHER_PRINCIPAL, fields)
         if endpoint_path is None:
             return await self._post(request, principal, fields)
@@ -265,21 +266,27 @@ class LegacySse:
             passed = await self._passing.named(request, name, principal.name)
             if passed is not None:
                 return passed
+        deny = partial(self._reception.security.accounting.deny, WebRequest(request, b""), principal=principal.name)
         if session is None or not session.is_of(principal):
+            deny("session")
             return _refused(404, _error("There is no such session: open the stream again"), fields)
         if not is_json(request.headers.get("Content-Type", "").encode("utf-8", "surrogateescape") or None):
+            deny("malformed")
             return _refused(415, refusals.UNSUPPORTED_MEDIA, fields)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
+            deny("malformed")
             return _refused(413, refusals.TOO_LARGE, fields)
         if not session.stream.is_open:
             return _refused(404, _error("There is no such session: open the stream again"), fields)
         if session.is_full:
+            deny("limit")
             return _refused(429, _error("Too many requests are under way: wait for replies"), fields)
         try:
             session.take(body, self._reception.context_of(WebRequest(request, b""), principal))
         except FrameError as error:
+            deny("malformed")
             return _refused(400, refusals.malformed(body, str(error)), fields)
         return web.Response(status=202, text="Accepted", headers=fields)
 

@@ -39,6 +39,8 @@ class Listener:
     ----------
     config
         The configuration of the gateway.
+    is_admin
+        Whether it is the address of the admin API, whose clients always authenticate.
 
     Attributes
     ----------
@@ -51,11 +53,19 @@ class Listener:
         The address is not of this machine, or a file for TLS cannot be used.
     """
 
-    def __init__(self, config: ServeConfig) -> None:
-        self.address: ListenAddress = parse_listen_address(config.listen)
+    def __init__(self, config: ServeConfig, *, is_admin: bool = False) -> None:
+        listen = config.listen if not is_admin or config.admin is None else config.admin.listen
+        self.address: ListenAddress = parse_listen_address(listen or config.listen)
+        self._is_admin = is_admin
         self._is_reached = not self.address.is_loopback and not self.address.is_inherited
         self.check(config.auth)
+        self._is_open = config.auth.type == "none" and not is_admin
+        self._config = config
         self._tls = _tls_context(config)
+        # With the certificate that was read last; the sockets have the first one.
+        self._renewed: ssl.SSLContext | None = None
+        if self._tls is not None:
+            self._tls.sni_callback = self._choose
         self._may_be_clear = config.behind_tls_proxy or self._tls is not None
         self._servers: list[asyncio.Server] = []
         self._socket_path = ""
@@ -66,10 +76,36 @@ class Listener:
 
     def check(self, auth: ClientAuthConfig) -> None:
         """Raise :class:`ConfigError` if other machines can reach the gateway, and clients need not authenticate."""
-        is_open = auth.type == "none"
-        if is_open and self._is_reached:
+        if auth.type == "none" and self._is_reached and not self._is_admin:
             raise ConfigError(f"Failed to listen on {self.address}: other machines reach it", hint=_WAY_OUT)
-        self._is_open = is_open
+
+    def certificate(self) -> ssl.SSLContext | None:
+        """Read the certificate and its key again, for :meth:`follow`; ``None`` without TLS.
+
+        Raises
+        ------
+        ConfigError
+            A file cannot be used.
+        """
+        return _tls_context(self._config)
+
+    def follow(self, auth: ClientAuthConfig, certificate: ssl.SSLContext | None) -> None:
+        """Take note of how clients authenticate from now on, and show another certificate to new connections.
+
+        Parameters
+        ----------
+        auth
+            What :meth:`check` has accepted.
+        certificate
+            What :meth:`certificate` has returned.
+        """
+        self._is_open = auth.type == "none"
+        self._renewed = certificate
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Let a handshake show the certificate that was read last; OpenSSL calls it for each, with a name or without."""
+        if self._renewed is not None:
+            connection.context = self._renewed
 
     def bind(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Take the address: from now on, connections wait until :meth:`accept`.
@@ -188,7 +224,8 @@ class Listener:
     def refused(self, error: OSError) -> ConfigError:
         """Return what says that the address cannot be listened on."""
         text = f"Failed to listen on {self.address}: {os.strerror(error.errno) if error.errno else error}"
-        return ConfigError(text, hint="choose another address with --listen, or in serve.listen")
+        way_out = "in serve.admin.listen" if self._is_admin else "with --listen, or in serve.listen"
+        return ConfigError(text, hint=f"choose another address {way_out}")
 
     def _unix(self) -> socket.socket:
         path = os.path.expanduser(self.address.socket_path)

@@ -31,12 +31,12 @@ class PostChannel:
     """
 
     __slots__ = (
-        "_accepted",
         "_count",
-        "_fields",
-        "_incoming",
         "_keep_alives",
         "_stream",
+        "accepted",
+        "fields",
+        "incoming",
         "on_quiet",
         "sender",
         "usage",
@@ -51,11 +51,11 @@ class PostChannel:
         count: Callable[[int], None],
         fields: bytes = b"",
     ) -> None:
-        self._incoming = incoming
-        self._accepted = accepted
+        self.incoming: Incoming = incoming
+        self.accepted: Accepted = accepted
         self._keep_alives = keep_alives
         self._count: Callable[[int], None] | None = count
-        self._fields = fields
+        self.fields: bytes = fields
         self._stream: EventStream | None = None
         self.on_quiet: Callable[[], object] | None = None
         self.sender: Sender | None = None
@@ -65,12 +65,12 @@ class PostChannel:
     @property
     def on_gone(self) -> Callable[[], None] | None:
         """Called once if the client goes before the reply."""
-        return self._incoming.on_gone if self._stream is None else self._stream.on_gone
+        return self.incoming.on_gone if self._stream is None else self._stream.on_gone
 
     @on_gone.setter
     def on_gone(self, called: Callable[[], None] | None) -> None:
         if self._stream is None:
-            self._incoming.on_gone = called
+            self.incoming.on_gone = called
         else:
             self._stream.on_gone = called
 
@@ -82,7 +82,7 @@ class PostChannel:
     @property
     def can_send(self) -> bool:
         """Whether the client accepts an event stream."""
-        return self._accepted.events
+        return self.accepted.events
 
     def send(self, message: bytes) -> None:
         """Send a message before the reply; the response becomes an event stream. Without one it is dropped."""
@@ -92,11 +92,11 @@ class PostChannel:
 
     def open_events(self, fields: bytes = b"") -> EventStream | None:
         """Begin an event stream, if the client accepts one; return it if it has begun already."""
-        if self._stream is None and self._accepted.events and self._count is not None:
+        if self._stream is None and self.accepted.events and self._count is not None:
             self._begin(200)
-            stream = self._incoming.open_events(self._fields + fields)
+            stream = self.incoming.open_events(self.fields + fields)
             if stream.on_gone is None:
-                stream.on_gone = self._incoming.on_gone
+                stream.on_gone = self.incoming.on_gone
             self._keep_alives.add(stream)
             self._stream = stream
         return self._stream
@@ -116,14 +116,14 @@ class PostChannel:
             usage.end(message)
             if usage.refusal is not None and self._stream is None:
                 status, fields = usage.refused_status(status), fields + usage.refusal.fields
-        if self._stream is None and not self._accepted.json and status == 200:
+        if self._stream is None and not self.accepted.json and status == 200:
             self.open_events(fields)
         if self._stream is not None:
             self._stream.send(messages.event(message))
             self._end()
         elif self._count is not None:
             self._begin(status)
-            self._incoming.reply(status, message, self._fields + fields)
+            self.incoming.reply(status, message, self.fields + fields)
 
     def accept(self) -> None:
         """End without a reply."""
@@ -133,7 +133,7 @@ class PostChannel:
             self._end()
         elif self._count is not None:
             self._begin(202)
-            self._incoming.reply(202, b"", self._fields)
+            self.incoming.reply(202, b"", self.fields)
 
     def close(self) -> None:
         """Wait for nothing more: the request is over. Idempotent."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_batch
 from mcp_manager.gateway import failures, messages
@@ -29,7 +29,7 @@ from mcp_manager.gateway.security.authentication import Denial
 from mcp_manager.gateway.security.limits import LimitReachedError
 from mcp_manager.gateway.security.principal import SIBLING, Principal
 from mcp_manager.gateway.security.security import Security
-from mcp_manager.gateway.sent_requests import SentRequests, failed
+from mcp_manager.gateway.sent_requests import SentRequest, SentRequests, failed
 from mcp_manager.gateway.workers.passing import Passing
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
 from mcp_manager.runtime.background import background_task, bare_context
@@ -55,6 +55,13 @@ class Eras:
     def __init__(self, handshake: HandshakeEra, stateless: StatelessEra) -> None:
         self.handshake: HandshakeEra = handshake
         self.stateless: StatelessEra = stateless
+
+
+class Learner(Protocol):
+    """Takes note how calls were sent, so that later ones cost less."""
+
+    def learn(self, channel: PostChannel, message: Message, principal: Principal, request: SentRequest) -> None:
+        """Take note of a call."""
 
 
 class Reception:
@@ -96,6 +103,8 @@ class Reception:
         """Passes requests to the worker process that they belong to; ``None`` if there are no others."""
         self.sent: SentRequests = SentRequests()
         """The requests that no task answers."""
+        self.learner: Learner | None = None
+        """Is told how calls were sent."""
         self._requests: set[asyncio.Task[Any]] = set()
 
     @property
@@ -112,10 +121,10 @@ class Reception:
         header = incoming.header
         kinds = accepted(header(b"accept"))
         if not kinds.json and not kinds.events:
-            self._refuse(incoming, 406, refusals.NOT_ACCEPTABLE, fields, endpoint)
+            self._refuse_malformed(incoming, principal, 406, refusals.NOT_ACCEPTABLE, fields, endpoint)
             return
         if not is_json(header(b"content-type")):
-            self._refuse(incoming, 415, refusals.UNSUPPORTED_MEDIA, fields, endpoint)
+            self._refuse_malformed(incoming, principal, 415, refusals.UNSUPPORTED_MEDIA, fields, endpoint)
             return
         body = incoming.body
         batch = None
@@ -128,12 +137,13 @@ class Reception:
                 message = batch[0]
                 batch = batch if body.lstrip()[:1] == b"[" else None
         except FrameError as error:
-            self._refuse(incoming, 400, refusals.malformed(body, str(error)), fields, endpoint)
+            refusal = refusals.malformed(body, str(error))
+            self._refuse_malformed(incoming, principal, 400, refusal, fields, endpoint)
             return
         session = header(b"mcp-session-id")
         version = header(b"mcp-protocol-version")
         if session is not None and version is not None and version not in _REVISIONS:
-            self._refuse(incoming, 400, refusals.UNKNOWN_REVISION, fields, endpoint)
+            self._refuse_malformed(incoming, principal, 400, refusals.UNKNOWN_REVISION, fields, endpoint)
             return
         is_of_stateless = batch is None and is_stateless(message, version, session)
         era = STATELESS if is_of_stateless else HANDSHAKE
@@ -145,16 +155,17 @@ class Reception:
             if worker is not None:
                 self._begin(self.passing.forward(worker, incoming, name), f"pass a request to worker {worker}")
                 return
-        count = partial(self.traffic.count, endpoint.name, era)
+        is_counted = self._is_counted(incoming)
+        count = _count_nothing if is_counted else partial(self.traffic.count, endpoint.name, era)
         channel = PostChannel(incoming, kinds, self.keep_alives, count, fields)
         self.keep_alives.wait_for(channel)
         accounting = self.security.accounting
-        if accounting.is_on and not (self.passing is not None and self.passing.is_counted(incoming)):
+        if accounting.is_on and not is_counted:
             sender = accounting.sender(principal, endpoint.name, era, session_id)
             if self._is_refused(incoming, sender, channel, message if batch is None else None):
                 return
         if batch is None and self.sent.is_enabled and message.id_raw is not None:
-            go_on = partial(self._go_on, channel, message.id_raw)
+            go_on = partial(self.go_on, channel, message.id_raw)
             context = bare_context()
             try:
                 if is_of_stateless:
@@ -166,6 +177,8 @@ class Reception:
                 return
             if sent is not None:
                 self.sent.add(sent, context, go_on)
+                if self.learner is not None:
+                    self.learner.learn(channel, message, principal, sent)
                 return
         context = self.context_of(incoming, principal)
         if is_of_stateless:
@@ -191,7 +204,8 @@ class Reception:
         channel.finish(failures.as_response(message.id_raw or messages.NO_ID, usage.refusal))
         return True
 
-    def _go_on(self, channel: PostChannel, id_raw: bytes, work: Coroutine[Any, Any, None]) -> None:
+    def go_on(self, channel: PostChannel, id_raw: bytes, work: Coroutine[Any, Any, None]) -> None:
+        """Let a task do the work that is left of a request."""
         self._begin(self._answered(work, channel, id_raw), "answer a request of a client")
 
     def admit(self, incoming: Incoming, then: Then) -> None:
@@ -222,6 +236,7 @@ class Reception:
 
     def _admitted(self, found: Principal, incoming: Incoming, then: Then, fields: bytes) -> None:
         if self.passing is not None and not self.passing.agrees(incoming, found.name):
+            self.security.accounting.deny(incoming, "authentication", found.name)
             self._refuse(incoming, 403, refusals.OTHER_PRINCIPAL, fields)
             return
         endpoint = self.endpoints.find(incoming.path, found.grant)
@@ -287,6 +302,8 @@ class Reception:
             self._open_stream(incoming, principal, endpoint, session_id, fields)
         else:
             status, body = self.eras.handshake.end_session(session_id, endpoint, name)
+            if status == 404:
+                self.security.accounting.deny(incoming, "session", name)
             if status < 300 and self.passing is not None:
                 self.passing.session_ended(incoming, name)
             self._reply(incoming, endpoint, status, body, fields)
@@ -320,7 +337,7 @@ class Reception:
         was_standing = self.eras.handshake.sessions.logs.was_standing
 
         def begin() -> EventStream:
-            self.traffic.count(endpoint.name, HANDSHAKE, 200)
+            self._count(incoming, endpoint.name, HANDSHAKE, 200)
             stream: EventStream = incoming.open_events(fields)
             if counting is not None:
                 stream = CountedStream(stream, counting)
@@ -334,11 +351,21 @@ class Reception:
         if refused is not None:
             if counting is not None:
                 counting()
+            if refused[0] == 404:
+                self.security.accounting.deny(incoming, "session", name)
             self._reply(incoming, endpoint, *refused, fields)
 
     def _reply(self, incoming: Incoming, endpoint: Endpoint, status: int, body: bytes, fields: bytes) -> None:
-        self.traffic.count(endpoint.name, HANDSHAKE, status)
+        self._count(incoming, endpoint.name, HANDSHAKE, status)
         incoming.reply(status, body, fields)
+
+    def _is_counted(self, incoming: Incoming) -> bool:
+        """Return whether another worker counts a request, which it makes itself or tells all of."""
+        return self.passing is not None and self.passing.is_counted(incoming)
+
+    def _count(self, incoming: Incoming, endpoint: str, era: str, status: int) -> None:
+        if not self._is_counted(incoming):
+            self.traffic.count(endpoint, era, status)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str, context: Context | None = None) -> None:
         # Not in the context of a connection, which may be another client's by then.
@@ -392,13 +419,25 @@ class Reception:
             channel.close()
 
     def _deny(self, incoming: Incoming, found: Denial, fields: bytes) -> None:
-        self.security.accounting.deny(incoming, "authentication" if found.status == 401 else "scope")
+        self.security.accounting.deny(incoming, found.cause)
         self._refuse(incoming, found.status, found.body, found.fields + fields)
+
+    def _refuse_malformed(
+        self,
+        incoming: Incoming,
+        principal: Principal,
+        status: int,
+        body: bytes,
+        fields: bytes,
+        endpoint: Endpoint,
+    ) -> None:
+        self.security.accounting.deny(incoming, "malformed", principal.name)
+        self._refuse(incoming, status, body, fields, endpoint)
 
     def _refuse(
         self, incoming: Incoming, status: int, body: bytes, fields: bytes = b"", endpoint: Endpoint | None = None
     ) -> None:
-        self.traffic.count(_NONE if endpoint is None else endpoint.name, _NONE, status)
+        self._count(incoming, _NONE if endpoint is None else endpoint.name, _NONE, status)
         incoming.reply(status, body, fields)
 
 
@@ -420,6 +459,10 @@ class _Resumable:
         stream.end()
         if called is not None:
             called()
+
+
+def _count_nothing(status: int) -> None:
+    """Count nothing."""
 
 
 def cors_fields(origin: bytes) -> bytes:

@@ -32,14 +32,15 @@ class Traffic(Collector):
     ) -> None:
         self._gauges = gauges
         self._more = more
-        self._requests: dict[tuple[str, str, int], int] = {}
+        self.requests: dict[tuple[str, str, int], int] = {}
+        """The numbers of requests by endpoint, era and status."""
         self.others: list[Collector] = []
         """What else has families of metrics of the gateway."""
 
     def count(self, endpoint: str, era: str, status: int) -> None:
         """Count a request that was answered."""
         key = endpoint, era, status
-        requests = self._requests
+        requests = self.requests
         if key in requests:
             requests[key] += 1
         else:
@@ -54,7 +55,7 @@ class Traffic(Collector):
             "Requests of clients by endpoint, era of the protocol and HTTP status",
             labels=("endpoint", "era", "status"),
         )
-        for (endpoint, era, status), count in sorted(self._requests.items()):
+        for (endpoint, era, status), count in sorted(self.requests.items()):
             requests.add_metric((endpoint, era, str(status)), count)
         yield requests
         for (name, documentation), read in self._gauges.items():

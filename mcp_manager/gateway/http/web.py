@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from mcp_manager.gateway.http import refusals
 from mcp_manager.gateway.http.reception import Reception, cors_fields
-from mcp_manager.gateway.http.web_protocol import unsigned
+from mcp_manager.gateway.http.web_protocol import expected, serving, unsigned
 from mcp_manager.gateway.http.web_requests import WebRequest, parsed
 from mcp_manager.gateway.security.authentication import Denial
 from mcp_manager.gateway.security.principal import Principal
@@ -72,7 +72,11 @@ class _Pages:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request."""
-        response = await self._answered(request)
+        with serving(request) as refused:
+            try:
+                response = await self._answered(request) if refused is None else refused
+            except web.HTTPRequestEntityTooLarge:
+                response = _refused(413, refusals.TOO_LARGE)
         if self._condition.is_draining and not response.prepared:
             response.force_close()
         return response
@@ -92,9 +96,12 @@ class _Pages:
             return await self._post(request)
         origin_text = request.headers.get("Origin")
         origin = None if origin_text is None else origin_text.encode("utf-8", "surrogateescape")
+        accounting = self._reception.security.accounting
         if not is_known_host:
+            accounting.deny(WebRequest(request, b""), "host")
             return _refused(403, refusals.BAD_HOST)
         if not hosts.accepts_origin(origin):
+            accounting.deny(WebRequest(request, b""), "origin")
             return _refused(403, refusals.BAD_ORIGIN)
         fields = CIMultiDict[str]() if origin is None else parsed(cors_fields(origin))
         if path.startswith(WELL_KNOWN) and request.method in ("GET", "HEAD"):
@@ -119,11 +126,7 @@ class _Pages:
         return await self._page(request, path, fields)
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return _refused(413, refusals.TOO_LARGE)
-        incoming = WebRequest(request, body)
+        incoming = WebRequest(request, await request.read())
         self._reception.take(incoming)
         return await incoming.serve()
 
@@ -131,6 +134,7 @@ class _Pages:
         reception = self._reception
         found = await reception.security.identify(WebRequest(request, b""))
         if isinstance(found, Denial):
+            reception.security.accounting.deny(WebRequest(request, b""), found.cause)
             reception.traffic.count("", "", found.status)
             return _refused(found.status, found.body, CIMultiDict({**parsed(found.fields), **fields}))
         if reception.endpoints.find(path, found.grant) is not None:
@@ -142,6 +146,7 @@ class _Pages:
             text = msgspec.json.format(msgspec.json.encode(self._condition.description(found)), indent=2)
             return web.Response(body=text + b"\n", content_type=_JSON, headers={**fields, **_NO_STORE})
         if not reception.security.is_operator(found):
+            reception.security.accounting.deny(WebRequest(request, b""), "rule", found.name)
             reception.traffic.count("", "", 403)
             return _refused(403, refusals.NO_OPERATOR, fields)
         body, content_type = await self._condition.metrics(request.headers.get("Accept", ""))
@@ -168,7 +173,11 @@ class _Pages:
 
 
 def application(
-    reception: Reception, condition: Condition, max_request_bytes: int, extra: Extra | None = None
+    reception: Reception,
+    condition: Condition,
+    max_request_bytes: int,
+    extra: Extra | None = None,
+    mounts: Sequence[tuple[str, web.Application]] = (),
 ) -> web.Application:
     """Return the application of a gateway.
 
@@ -182,10 +191,14 @@ def application(
         The most bytes in a body.
     extra
         Serves another transport, if it knows the path.
+    mounts
+        Further applications, each with the beginning of the paths that it serves.
     """
     app = web.Application(client_max_size=max_request_bytes)
     app.on_response_prepare.append(unsigned)
-    app.router.add_route("*", "/{path:.*}", _Pages(reception, condition, extra).handle)
+    for prefix, mounted in mounts:
+        app.add_subapp(prefix, mounted)
+    app.router.add_route("*", "/{path:.*}", _Pages(reception, condition, extra).handle, expect_handler=expected)
     return app
 
 

@@ -41,7 +41,7 @@ class Lifeline:
         self._parent = parent
         self._directory = directory
         self._on_order = on_order
-        self._grace_s = grace_s
+        self.grace_s: float = grace_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="lifeline to the parent process", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,7 +81,7 @@ class Lifeline:
             return
         shutil.rmtree(self._directory, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
-        if not self._closing.wait(self._grace_s):
+        if not self._closing.wait(self.grace_s):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _take(self, order: str) -> None:

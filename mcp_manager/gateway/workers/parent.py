@@ -94,6 +94,7 @@ class Parent:
         self._killing = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._are_ready = False
+        self._drain_timeout_s = config.drain_timeout_s
         self._systemd = Systemd()
 
     async def run(self) -> int:
@@ -224,6 +225,7 @@ class Parent:
                     # What one worker cannot use is of no use to the others.
                     _log.error("the configuration was not applied: %s", problem)
                     return
+                self._drain_timeout_s = float(answer.get("drain_timeout_s", self._drain_timeout_s))
         for worker in self._workers:
             if worker is not None:
                 worker.tell("together")
@@ -232,7 +234,7 @@ class Parent:
         """End all workers, and return the exit status."""
         assert self._listeners is not None
         self._listeners.close_public()
-        grace_s = self._config.drain_timeout_s + _AFTER_DRAIN_S
+        grace_s = self._drain_timeout_s + _AFTER_DRAIN_S
         running = [each for each in self._workers if each is not None and not each.has_ended]
         ends = [background_task(each.end(grace_s), "end a worker", among=self._tasks) for each in running]
         killing = background_task(self._kill_when_told(running), "wait for a second signal", among=self._tasks)

@@ -84,6 +84,10 @@ class Passing:
             self._siblings.tell_all("POST", incoming.path, incoming.fields(), incoming.body, principal)
         return None
 
+    def stays(self, incoming: Incoming) -> bool:
+        """Return whether later calls of a client that sends this one are answered here as well."""
+        return not self._stateful and not self._siblings.trust.is_sibling(incoming)
+
     async def forward(self, worker: int, incoming: Incoming, principal: str) -> None:
         """Let a sibling answer a request."""
         await self._siblings.forward(worker, incoming, principal)
@@ -116,7 +120,7 @@ class Passing:
     def client_of(self, incoming: Incoming) -> object:
         """Return the address of the client that a request comes from, also if a sibling passes it on."""
         trust = self._siblings.trust
-        return trust.client_of(incoming) if trust.is_sibling(incoming) else incoming.peer
+        return (trust.client_of(incoming) if trust.is_sibling(incoming) else "") or incoming.peer
 
     def agrees(self, incoming: Incoming, principal: str) -> bool:
         """Tell whether a request is made for whom its sender said, if a sibling sent it: both authenticate the client."""

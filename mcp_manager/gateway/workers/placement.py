@@ -8,6 +8,7 @@ from typing import Final
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.gateway.client import Client
 from mcp_manager.gateway.endpoints.base import Endpoint
+from mcp_manager.gateway.endpoints.owned_tasks import asks_for_task
 from mcp_manager.protocol.methods import CANCELLED, SET_LOG_LEVEL, SUBSCRIBE, UNSUBSCRIBE
 
 __all__ = ["concerns_all", "home_of_messages", "home_of_stream", "worker_named"]
@@ -16,6 +17,7 @@ __all__ = ["concerns_all", "home_of_messages", "home_of_stream", "worker_named"]
 _AT_HOME: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 # They concern calls, which are served anywhere.
 _EVERYWHERE: Final = frozenset({CANCELLED, SET_LOG_LEVEL})
+_TASKS: Final = "tasks/"
 _DIGITS: Final = 3
 
 
@@ -26,8 +28,8 @@ def home_of_messages(
 
     The worker that began a session is its home. Its standing stream is there, and what it has subscribed to. If servers
     can ask the client, everything is there: its calls, the questions within them, and the answers. If a server keeps
-    something for the session, its calls are there too, so that they take the same session with that server. The others'
-    calls are served wherever they arrive.
+    something for the session, its calls are there too, so that they take the same session with that server; so are calls
+    that become tasks (2025-11-25), and what concerns tasks. The others' calls are served wherever they arrive.
 
     Parameters
     ----------
@@ -41,7 +43,8 @@ def home_of_messages(
     if client.can_be_asked or (stateful and not _has_none_of(endpoint, stateful)):
         return client.worker
     for message in messages:
-        if message.method is None or message.method in _AT_HOME:
+        method = message.method
+        if method is None or method in _AT_HOME or method.startswith(_TASKS) or asks_for_task(message):
             return client.worker
     return None
 

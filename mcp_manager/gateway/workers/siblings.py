@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -22,7 +23,7 @@ from mcp_manager.gateway.workers.event_blocks import EventBlocks
 from mcp_manager.gateway.workers.trust import OWN_FIELDS, Trust
 from mcp_manager.runtime.background import background_task
 
-__all__ = ["Siblings"]
+__all__ = ["SiblingAnswer", "Siblings"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,14 @@ _HOP_BY_HOP: Final = frozenset(
 # The others are made by the worker that the client is connected to.
 _RETURNED: Final = frozenset({"www-authenticate", "retry-after", "allow", "vary"})
 _RETURNED_PREFIXES: Final = ("mcp-", "access-control-")
+
+
+class SiblingAnswer(NamedTuple):
+    """A response of a sibling."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
 
 
 class Siblings:
@@ -259,6 +268,34 @@ class Siblings:
         found: dict[int, bytes] = {}
         await asyncio.gather(*(one(worker) for worker in self.others))
         return found
+
+    async def ask(
+        self, worker: int, method: str, path: str, body: bytes = b"", fields: Mapping[str, str] | None = None
+    ) -> SiblingAnswer | None:
+        """Return what a sibling answers to a request of this program; ``None`` if it does not answer."""
+        headers = self._headers((), ANONYMOUS)
+        headers.update(fields or {})
+        try:
+            async with self._session(worker).request(
+                method, _url(path), data=body or None, headers=headers, allow_redirects=False
+            ) as response:
+                return SiblingAnswer(response.status, CIMultiDict(response.headers), await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            _log.info("worker %d did not answer %s: %s", worker, path, type(error).__name__)
+            return None
+
+    async def events(self, worker: int, path: str, last_id: str) -> AsyncIterator[bytes]:
+        """Yield the blocks of an event stream of a sibling, until it ends."""
+        headers = self._headers((), ANONYMOUS)
+        if last_id:
+            headers["Last-Event-ID"] = last_id
+        rest = b""
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with self._session(worker).get(_url(path), headers=headers) as response:
+                async for chunk in response.content.iter_any():
+                    *blocks, rest = (rest + chunk).split(b"\n\n")
+                    for block in blocks:
+                        yield block
 
     def _session(self, worker: int) -> aiohttp.ClientSession:
         session = self._sessions.get(worker)

@@ -25,7 +25,8 @@ class Trust:
     """Recognize requests of siblings.
 
     A sibling shows the secret that all workers got from their parent. It never leaves this machine: it is sent over
-    unix sockets in a directory that only this user can enter. Without the secret, these fields mean nothing.
+    unix sockets in a directory that only this user can enter. Without the secret, or over a network, these fields mean
+    nothing: should the secret ever get out, it opens nothing to other machines.
 
     A sibling sends three kinds of requests. Those that it passes on name the principal and the address of the client.
     Those that it tells all siblings of name the principal alone, because it has counted them already. Those that it
@@ -46,24 +47,28 @@ class Trust:
     def is_sibling(self, incoming: Incoming) -> bool:
         """Return whether a request comes from a sibling."""
         shown = incoming.header(_SECRET)
-        return shown is not None and hmac.compare_digest(shown, self._secret)
+        return shown is not None and _is_local(incoming.peer) and hmac.compare_digest(shown, self._secret)
 
     def shows_secret(self, request: web.Request) -> bool:
         """Return whether a request that ``aiohttp.web`` serves comes from a sibling."""
-        shown = request.headers.get(_SECRET.decode("ascii"))
-        return shown is not None and hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._secret)
+        shown, transport = request.headers.get(_SECRET.decode("ascii")), request.transport
+        if shown is None or transport is None or not _is_local(transport.get_extra_info("peername")):
+            return False
+        return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._secret)
 
     def is_own(self, incoming: Incoming) -> bool:
         """Return whether a sibling makes a request itself, as the client of a program that runs here.
 
         It has authenticated the client that the request is due to, and restricted, counted and recorded what that does.
         """
-        is_over_network = isinstance(incoming.peer, tuple)
-        return not is_over_network and incoming.header(_PRINCIPAL) is None and self.is_sibling(incoming)
+        return incoming.header(_PRINCIPAL) is None and self.is_counted(incoming)
 
     def is_counted(self, incoming: Incoming) -> bool:
         """Return whether a sibling has counted and recorded a request already."""
-        return incoming.header(_CLIENT) is None and self.is_sibling(incoming)
+        if incoming.header(_CLIENT) is not None or not self.is_sibling(incoming):
+            return False
+        is_over_network = isinstance(incoming.peer, tuple)
+        return not is_over_network
 
     def principal_of(self, incoming: Incoming) -> str:
         """Return whom a request of a sibling is made for; ask :meth:`is_sibling` first."""
@@ -88,6 +93,11 @@ class Trust:
             if value is not None:
                 fields.append((name.decode("ascii"), quote(value, safe="", errors="surrogatepass")))
         return fields
+
+
+def _is_local(peer: object) -> bool:
+    """Tell whether the other end of a connection is at a unix socket: others have an address with a port."""
+    return not isinstance(peer, tuple)
 
 
 def _unquoted(field: bytes | None, default: str) -> str:

@@ -74,7 +74,9 @@ class Worker:
         await self.siblings.aclose()
 
     @contextlib.asynccontextmanager
-    async def following(self, manager: McpManager, reload: Reload, drain_timeout_s: float) -> AsyncIterator[None]:
+    async def following(
+        self, manager: McpManager, reload: Reload, drain_timeout_s: Callable[[], float]
+    ) -> AsyncIterator[None]:
         """Tell the parent that this worker serves, and follow its orders; enter it when the gateway serves.
 
         Parameters
@@ -84,16 +86,21 @@ class Worker:
         reload
             Reads the configuration again.
         drain_timeout_s
-            Seconds that calls may take once the parent is gone.
+            Returns the seconds that calls may take once the service ends, or the parent is gone.
         """
+
+        async def follow() -> None:
+            problem = await self._problem_of(reload)
+            lifeline.grace_s = drain_timeout_s() + _AFTER_DRAIN_S
+            lifeline.say({"is": "reloaded", "problem": problem, "drain_timeout_s": drain_timeout_s()})
 
         def take(order: str) -> None:
             if order == "reload":
-                background_task(self._reload(reload, lifeline), "reload the configuration", among=self._tasks)
+                background_task(follow(), "reload the configuration", among=self._tasks)
             elif order == "together":
                 background_task(self.connect(manager), "connect to siblings", among=self._tasks)
 
-        grace_s = drain_timeout_s + _AFTER_DRAIN_S
+        grace_s = drain_timeout_s() + _AFTER_DRAIN_S
         with Lifeline(self._parent, self.assignment.directory, take, grace_s) as lifeline:
             lifeline.say({"is": "ready"})
             try:
@@ -104,15 +111,14 @@ class Worker:
                         task.cancel()
                     await asyncio.wait(set(self._tasks))
 
-    async def _reload(self, reload: Reload, lifeline: Lifeline) -> None:
+    async def _problem_of(self, reload: Reload) -> str | None:
         try:
-            problem = await reload()
+            return await reload()
         except McpManagerError as error:
-            problem = str(error)
+            return str(error)
         except Exception as error:
             _log.exception("the configuration was not applied")
-            problem = type(error).__name__
-        lifeline.say({"is": "reloaded", "problem": problem})
+            return type(error).__name__
 
     async def connect(self, manager: McpManager) -> None:
         """Connect to the programs that siblings run: before, they may not have served yet."""

@@ -1,0 +1,143 @@
+// What an operator can do to servers.
+
+import { act, serverPath } from "./api.js";
+import { ask, field } from "./dialog.js";
+import { element } from "./dom.js";
+import { counted } from "./formats.js";
+import { tellProblem, tellResult } from "./notices.js";
+
+const MOST_INSTANCES = 10_000;
+// How long a dialog waits for the outcome.
+const WAIT_S = 20;
+
+/** Acts on servers, and calls `onDone` after each that worked. */
+export class Acts {
+  constructor(onDone) {
+    this.onDone = onDone;
+  }
+
+  /** Ask for a number of instances, and set it. */
+  scale({ id, desired }) {
+    const attributes = { name: "instances", type: "number", min: 0, max: MOST_INSTANCES, step: 1, required: true, value: desired };
+    const { row, input } = field({ label: "Instances", about: "With 0, the server is stopped and takes no calls.", attributes });
+    ask({
+      title: `Scale ${id}`,
+      body: [row],
+      action: "Scale",
+      act: () => {
+        const instances = Number(input.value);
+        return this.post(id, "scale", { instances }, `${id} is scaled to ${counted(instances, "instance")}.`);
+      },
+    });
+    input.select();
+  }
+
+  /** Replace the instances of a server by new ones. */
+  redeploy({ id }) {
+    ask({
+      title: `Redeploy ${id}?`,
+      body: [element("p", {}, "New instances take over from those of now, which finish the calls that they have.")],
+      action: "Redeploy",
+      act: () =>
+        this.post(id, `redeploy?wait=ready&timeout_s=${WAIT_S}`, {}, `${id} is redeployed.`, `${id} is still being redeployed.`),
+    });
+  }
+
+  /** End all instances of a server. */
+  suspend({ id, inflight }) {
+    const ends = `All of its instances end once they have finished ${counted(inflight, "call")} under way. It takes no calls until you resume it.`;
+    ask({
+      title: `Suspend ${id}?`,
+      body: [element("p", {}, ends)],
+      action: "Suspend",
+      isHarmful: true,
+      act: () => this.post(id, "suspend", undefined, `${id} is suspended.`, `${id} is suspended; its last calls go on.`),
+    });
+  }
+
+  /** Let calls under way finish, and give the server no further ones. */
+  drain({ id, inflight }) {
+    const waits = `It finishes ${counted(inflight, "call")} under way and takes no others until you resume it. Its instances stay.`;
+    ask({
+      title: `Drain ${id}?`,
+      body: [element("p", {}, waits)],
+      action: "Drain",
+      isHarmful: true,
+      act: () =>
+        this.post(id, "drain", undefined, `${id} has no calls any more, and takes none.`, `${id} takes no calls; the last ones go on.`),
+    });
+  }
+
+  /** Put a server into traffic again: it harms nothing, so there is no question. */
+  async resume({ id }) {
+    try {
+      await this.post(id, "resume", undefined, `${id} takes calls again.`);
+    } catch (error) {
+      tellProblem(`${id}: ${error.message}`, error.hint);
+    }
+  }
+
+  /** Remove a server for good. */
+  undeploy({ id }) {
+    const attributes = { name: "name", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true };
+    const { row, input } = field({ label: `To confirm, enter the name of the server: ${id}`, attributes });
+    ask({
+      title: `Undeploy ${id}?`,
+      body: [element("p", {}, "It finishes its calls, its programs end, and its configuration is removed from the gateway."), row],
+      action: "Undeploy",
+      isHarmful: true,
+      act: async () => {
+        if (input.value.trim() !== id.trim()) throw new Error(`This is not the name of the server, ${id}.`);
+        await act("DELETE", serverPath(id));
+        this.done(`${id} is removed.`);
+      },
+    });
+  }
+
+  /** Ask for a name and a configuration, and deploy a server. */
+  deploy() {
+    const name = field({
+      label: "Name",
+      attributes: { name: "id", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true },
+    });
+    const config = field({
+      label: "Configuration (JSON)",
+      about: 'As in a table servers.NAME of the configuration file: {"url": "http://…/mcp"} or {"command": "…", "args": ["…"]}.',
+      tag: "textarea",
+      attributes: { name: "config", rows: 8, spellcheck: "false", required: true },
+    });
+    ask({
+      title: "Deploy a server",
+      body: [name.row, config.row],
+      action: "Deploy",
+      act: async () => {
+        const id = name.input.value.trim();
+        await act("POST", "servers", { id, config: parsedConfig(config.input.value) });
+        this.done(`${id} is deployed.`);
+      },
+    });
+  }
+
+  async post(id, verb, body, result, unfinished = result) {
+    const isOver = await act("POST", serverPath(id, `/${verb}`), body);
+    this.done(isOver ? result : unfinished);
+  }
+
+  done(result) {
+    tellResult(result);
+    this.onDone();
+  }
+}
+
+function parsedConfig(text) {
+  let config;
+  try {
+    config = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`The configuration is not JSON: ${error.message}`);
+  }
+  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+    throw new Error("The configuration must be a JSON object.");
+  }
+  return config;
+}
