@@ -30,6 +30,8 @@ class GatewayProcess:
         The configuration of each server.
     views, serve
         The tables ``views`` and ``serve`` of the file.
+    listen
+        Where it listens.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class GatewayProcess:
         *,
         views: Mapping[str, Any] | None = None,
         serve: Mapping[str, Any] | None = None,
+        listen: str = "127.0.0.1:0",
     ) -> None:
+        self._listen = listen
         self._config = directory / "fleet.json"
         tables = {"servers": dict(servers), "views": dict(views or {}), "serve": dict(serve or {})}
         self._config.write_text(json.dumps({name: table for name, table in tables.items() if table}), encoding="utf-8")
@@ -51,7 +55,7 @@ class GatewayProcess:
         self._errors = tempfile.TemporaryFile()
         command = [sys.executable, "-P", "-W", "error", "-m", "mcp_manager", "serve", str(self._config)]
         self._process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", "--json"],
+            [*command, "--listen", self._listen, "--json"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,

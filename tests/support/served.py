@@ -42,6 +42,9 @@ class ServedTransport(Transport):
     def can_write_eof(self) -> bool:
         return True
 
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        self.write(b"".join(parts))
+
     def write_eof(self) -> None:
         self.ended = True
 

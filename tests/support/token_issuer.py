@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 import time
 from collections import Counter
 from typing import Any, Final, Self
@@ -72,6 +73,11 @@ class _Registry(jws.JWSRegistry):
 class TokenIssuer:
     """Serve on a free port of the running loop, in an ``async with`` block.
 
+    Parameters
+    ----------
+    tls
+        The certificate to serve TLS with; ``None`` for none.
+
     Attributes
     ----------
     keys
@@ -90,7 +96,8 @@ class TokenIssuer:
         Members of the metadata in place of the usual ones; ``None`` leaves one out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.keys: dict[str, Key] = {}
         self.published: list[dict[str, Any]] | None = None
         self.status = 200
@@ -112,8 +119,8 @@ class TokenIssuer:
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.origin = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+        self.origin = f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -35,6 +35,7 @@ class WorkerGateways:
     def __init__(self) -> None:
         self.gateways: list[Gateway] = []
         self.urls: list[str] = []
+        self._start: Callable[[int], tuple[str, Gateway]]
 
     @classmethod
     @asynccontextmanager
@@ -43,24 +44,37 @@ class WorkerGateways:
         made = cls()
         with ExitStack() as opened:
             directory = opened.enter_context(Listeners(("127.0.0.1", 0), count))
-            async with AsyncExitStack() as stack:
+
+            def start(number: int) -> tuple[str, Gateway]:
+                public = socket.create_server(("127.0.0.1", 0))
+                url = f"http://127.0.0.1:{public.getsockname()[1]}"
+                ours, theirs = socket.socketpair()
+                opened.enter_context(ours)
+                opened.enter_context(theirs)
+                siblings = os.dup(directory.siblings[number].fileno())
+                assignment = Assignment(number, count, directory.directory, SECRET, (_KEY,), public.detach(), siblings)
+                return url, Gateway(config, serve={"listen": "127.0.0.1:0", **serve}, worker=Worker(assignment, theirs))
+
+            made._start = start
+            try:
                 for number in range(count):
-                    public = socket.create_server(("127.0.0.1", 0))
-                    made.urls.append(f"http://127.0.0.1:{public.getsockname()[1]}")
-                    ours, theirs = socket.socketpair()
-                    opened.enter_context(ours)
-                    opened.enter_context(theirs)
-                    siblings = os.dup(directory.siblings[number].fileno())
-                    assignment = Assignment(
-                        number, count, directory.directory, SECRET, (_KEY,), public.detach(), siblings
-                    )
-                    worker = Worker(assignment, theirs)
-                    gateway = Gateway(config, serve={"listen": "127.0.0.1:0", **serve}, worker=worker)
-                    made.gateways.append(await stack.enter_async_context(gateway))
+                    url, gateway = start(number)
+                    made.urls.append(url)
+                    made.gateways.append(gateway)
+                    await gateway.start()
                 for gateway in made.gateways:
                     assert gateway._worker is not None
                     await gateway._worker.connect(gateway.manager)
                 yield made
+            finally:
+                for gateway in reversed(made.gateways):
+                    await gateway.stop()
+
+    async def restart(self, number: int) -> None:
+        """End one of them, and start another in its place, as the parent of workers does."""
+        await self.gateways[number].stop()
+        self.urls[number], self.gateways[number] = self._start(number)
+        await self.gateways[number].start()
 
 
 async def stateless_call(http: aiohttp.ClientSession, url: str, params: dict[str, Any]) -> Any:

@@ -105,7 +105,9 @@ def test_the_demo_shows_what_it_claims(tmp_path: Path) -> None:
     assert back["beta"][1:3] == ["Healthy", "Closed"]
     assert int(replaced["delta"][4]) > 0
 
-    assert re.search(r"beta +circuit Closed → Open, Healthy → Unhealthy", done.stdout)
+    # In one line, or on a busy machine in two.
+    assert re.search(r"beta +(?:.+, )?circuit Closed → Open", done.stdout)
+    assert re.search(r"beta +(?:.+, )?Healthy → Unhealthy", done.stdout)
     assert re.search(r"beta +circuit Open → HalfOpen", done.stdout)
     assert re.search(r"beta +circuit HalfOpen → Closed", done.stdout)
     children = re.findall(r"delta +child process (\d+) answers", done.stdout)

@@ -95,10 +95,15 @@ def test_it_serves_reads_its_file_again_and_ends_in_order(tmp_path: Path) -> Non
         assert "servers.one.url" in said
 
         # A good one is applied, views included. What needs a new start is told.
-        changed = {**serve, "keepalive_s": 7.0, "limits": [{"rate": 100.0}], "audit": {"path": str(tmp_path / "audit")}}
+        changed = {
+            **serve,
+            "resume": {"keep_s": 7.0},
+            "limits": [{"rate": 100.0}],
+            "audit": {"path": str(tmp_path / "audit")},
+        }
         write(path, servers={"one": stdio_server_config(), "two": ASLEEP}, serve=changed)
         process.send_signal(signal.SIGHUP)
-        assert "a new start is needed for what has changed in serve: keepalive_s\n" in process.stderr.readline()
+        assert "a new start is needed for what has changed in serve: resume\n" in process.stderr.readline()
         assert (tmp_path / "audit").exists()
         with pytest.raises(urllib.error.HTTPError) as refused:
             posted(places["views"]["few"], "tools/list", {})
@@ -317,6 +322,7 @@ def test_what_a_view_names_in_vain_is_told(tmp_path: Path, capsys: pytest.Captur
     }
     servers = {"one": stdio_server_config(), "off": {**ASLEEP, "disabled": True}}
     rules = [{"tools": ["one__nothing", "one__add", "off__*"]}, {"views": ["goo*", "vain*"], "servers": ["o*", "z*"]}]
+    rules.append({"methods": ["tools/*", "tool/call", "skills/list", "Resources/Read"]})
     write(path, servers=servers, views=views, serve={"stateful": ["tow"], "allow": rules})
     assert main(["check", str(path)]) == 0
     said = capsys.readouterr().err
@@ -328,12 +334,42 @@ def test_what_a_view_names_in_vain_is_told(tmp_path: Path, capsys: pytest.Captur
         "serve.allow[0].tools: 'one__nothing' stands for no tool",
         "serve.allow[1].servers: 'z*' stands for no server",
         "serve.allow[1].views: 'vain*' stands for no view",
+        "serve.allow[2].methods: 'tool/call' stands for no method; did you mean 'tools/call'?",
+        "serve.allow[2].methods: 'Resources/Read' stands for no method; did you mean 'resources/read'?",
     ]
     assert said.count("warning: ") == len(expected)
     assert all(each in said for each in expected)
     assert main(["doctor", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
     assert [each["seen"] for each in found if each["severity"] == "warning"] == expected
+
+
+def test_check_and_doctor_say_why_a_gateway_would_not_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, folder = tmp_path / "fleet.json", tmp_path / "folder"
+    folder.mkdir()
+    missing = str(tmp_path / "missing" / "file")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"listen": "0.0.0.0:0"}, "other machines reach it"),
+        ({"listen": f"unix:{missing}"}, "No such file or directory"),
+        ({"cert_file": missing}, "serve.cert_file: cannot be read"),
+        ({"auth": {"type": "api_key", "keys_file": missing}}, "the file of API keys"),
+        ({"pins": {"mode": "warn", "path": missing}}, "the file of pins"),
+        ({"audit": {"path": missing}}, "serve.audit.path"),
+        ({"audit": {"path": str(folder)}}, "Is a directory"),
+    ]
+    for serve, words in wrong:
+        write(path, servers={"off": {**ASLEEP, "disabled": True}}, serve=serve)
+        assert main(["check", str(path)]) == 0
+        said = capsys.readouterr().err
+        assert said.count("warning: mcp-manager serve would not start here: ") == 1 and words in said, serve
+        assert main(["doctor", str(path), "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)["findings"]
+        errors = [each for each in found if each["severity"] == "error"]
+        assert len(errors) == 1 and words in errors[0]["seen"] and errors[0]["advice"], serve
+    write(path, servers={"off": {**ASLEEP, "disabled": True}}, serve={"audit": {"path": str(folder / "audit")}})
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().err.count("would not start") == 0
+    assert not (folder / "audit").exists()
 
 
 @pytest.mark.slow

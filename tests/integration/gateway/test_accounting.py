@@ -189,22 +189,104 @@ async def test_what_ends_gives_back_what_it_used(place: Place) -> None:
     assert place.used == (0, 0)
 
 
-async def test_what_is_refused_or_subscribed_has_a_line(place: Place) -> None:
-    rules = [{"principals": ["ann"], "servers": ["nothing*"]}]
-    await place.replace(audit={"path": str(place.path)})
-    ann = await place.session()
-    assert "result" in await ann.request("resources/subscribe", {"uri": "file:///x"})
-    async with aiohttp.ClientSession() as nobody, nobody.get(f"{place.gateway.url}/sse") as refused:
-        assert refused.status == 401
-    await place.replace(audit={"path": str(place.path)}, allow=rules)
-    async with place.ann.get(f"{place.gateway.url}/servers/moved/sse") as hidden:
-        assert hidden.status == 404
-    told = [
-        (line["method"], line.get("name"), line["outcome"], line.get("reason"), line.get("principal"))
-        for line in await place.lines()
+def told(lines: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What lines say of who asked for what, and why it was refused."""
+    return [
+        (line["method"], line.get("name"), line["outcome"], line.get("reason"), line.get("principal")) for line in lines
     ]
-    assert told == [
+
+
+async def test_what_is_refused_or_subscribed_has_a_line(place: Place, tmp_path: Path) -> None:
+    bob = Keys(tmp_path, "ann", "bob")
+    rules = [{"principals": ["ann"], "servers": ["moved"], "tools": ["moved__hold"], "methods": ["tools/*"]}]
+    audit: dict[str, Any] = {"audit": {"path": str(place.path)}}
+    await place.replace(auth=bob.auth, **audit)
+    place.ann.headers.update(bob.fields("ann"))
+    ann = await place.session()
+    url = f"{place.gateway.url}/servers/moved"
+    assert "result" in await ann.request("resources/subscribe", {"uri": "file:///x"})
+    assert "error" in await ann.request("logging/setLevel", {"level": "loud"})
+    # Nothing of it is a request of the protocol.
+    for body, fields in ((b"[", {}), (b"{}", {"Accept": "text/html"}), (b"{}", {"Content-Type": "text/plain"})):
+        assert (await place.ann.post(ann.url, data=body, headers={**ann.headers, **fields})).status >= 400
+    async with aiohttp.ClientSession() as nobody:
+        for path in ("/servers/moved/sse", "/metrics", "/mcp"):
+            assert (await nobody.get(f"{place.gateway.url}{path}")).status == 401
+        assert (await nobody.get(url, headers={"Host": "evil.example.com"})).status == 403
+        assert (await nobody.get(url, headers={"Origin": "https://evil.example.com"})).status == 403
+        assert (await nobody.post(f"{url}/mcp", headers={"Authorization": "Bearer a,b"})).status == 400
+    async with http_for(bob, "bob") as http, place.ann.get(f"{url}/sse") as stream:
+        await stream.content.readline()
+        path = (await stream.content.readline()).decode().removeprefix("data: ").strip()
+        # The session of another principal, over each transport.
+        assert (await http.post(place.gateway.url + path, json=PING)).status == 404
+        other = SessionClient(http, f"{url}/mcp")
+        other.session_id = ann.session_id
+        assert (await other.post("tools/call", HOLD)).status == 404
+        assert (await other.post("tools/list")).status == 404
+        assert ((await other.get()).status, (await other.end()).status) == (404, 404)
+        other.revision = "2025-03-26"
+        batch = [{**PING, "method": "tools/list"}, PING]
+        assert (await other.send(batch)).status == 404
+    before = len(await place.lines())
+    assert told(await place.lines()) == [
         ("resources/subscribe", "file:///x", "ok", None, "ann"),
-        ("GET", None, "refused", "authentication", None),
+        ("logging/setLevel", None, "error", None, "ann"),
+        *[("POST", None, "refused", "malformed", "ann")] * 3,
+        *[("GET", None, "refused", "authentication", None)] * 3,
+        ("GET", None, "refused", "host", None),
+        ("GET", None, "refused", "origin", None),
+        ("POST", None, "refused", "authentication", None),
+        ("POST", None, "refused", "session", "bob"),
+        ("tools/call", "hold", "refused", "session", "bob"),
+        ("tools/list", None, "refused", "session", "bob"),
+        ("GET", None, "refused", "session", "bob"),
+        ("DELETE", None, "refused", "session", "bob"),
+        ("tools/list", None, "refused", "session", "bob"),
+    ]
+    await place.gateway.replace_access({"auth": bob.auth, "allow": rules, **audit})
+    fleet = await SessionClient(place.ann, f"{place.gateway.url}/mcp").begin()
+    for client, prefix in ((ann, ""), (fleet, "moved__")):
+        assert "error" in await client.request("tools/call", {"name": f"{prefix}other"})
+        assert "error" in await client.request("resources/read", {"uri": "file:///x?token=1"})
+    assert "error" in await fleet.request("tools/call", {"name": "nothing__hold"})
+    async with place.ann.get(f"{place.gateway.url}/metrics") as hidden:
+        assert hidden.status == 403
+    assert told(await place.lines())[before:] == [
+        ("tools/call", "other", "refused", "rule", "ann"),
+        ("resources/read", "file:///x?token=1", "refused", "rule", "ann"),
+        ("tools/call", "moved__other", "refused", "rule", "ann"),
+        ("resources/read", "file:///x?token=1", "refused", "rule", "ann"),
+        ("tools/call", "nothing__hold", "error", None, "ann"),
         ("GET", None, "refused", "rule", "ann"),
     ]
+
+
+async def test_arguments_have_no_secret_of_the_configuration(place: Place) -> None:
+    """Wherever a client puts it: what the gateway knows to be secret is masked."""
+    manager = place.gateway.manager
+    token, later = 'sentinel "of" Z\u00fcrich', "sentinel-of-another-server"
+    await manager.deploy("b", {"url": place.moved.url, "auth": {"type": "bearer", "token": later}, "connect": "lazy"})
+    key = place.keys.of["ann"]
+    await place.replace(audit={"path": str(place.path), "arguments": True})
+    ann = await place.session()
+    place.moved.replies_json = True
+
+    async def line(*words: Any) -> str:
+        arguments = {"words": words, "note": f"see {token}", token: 1, "password": "x"}
+        calling = asyncio.create_task(ann.request("tools/call", {"name": "hold", "arguments": arguments}))
+        (await place.moved.call("hold")).reply()
+        await calling
+        return json.dumps((await place.lines())[-1]["arguments"], ensure_ascii=False)
+
+    shown = await line(f"my key is {key}", later, 12345678, True)
+    assert shown.count("***") == 3 and "12345678" in shown and token.replace('"', '\\"') in shown
+    for name, env in (("c", token), ("d", "12345678")):
+        await manager.deploy(name, {"command": "none", "env": {"SECRET": env}, "connect": "lazy"})
+    shown = await line(f"my key is {key}", later, 12345678, True)
+    assert json.loads(shown) == {
+        "words": ["my key is ***", "***", "***", True],
+        "note": "see ***",
+        "***": 1,
+        "password": "***",
+    }

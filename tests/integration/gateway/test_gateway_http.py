@@ -239,8 +239,8 @@ async def test_a_long_call_of_a_client_without_streams_gets_json(
         call = await server.call("slow")
         call.send("notifications/progress", {"progressToken": 1, "progress": 1})
         # Several intervals of keep-alives pass.
-        ticks = gateway._keep_alives._ticks
-        while gateway._keep_alives._ticks < ticks + 4:
+        ticks = gateway._keep_alives.ticks
+        while gateway._keep_alives.ticks < ticks + 4:
             await asyncio.sleep(0.01)
         call.reply()
         assert (await (await posting).json())["id"] == 7

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
+import socket
+import time
 from typing import Any
 
 import pytest
@@ -81,6 +84,134 @@ async def test_connections_beyond_the_limit_are_refused(
             writer.close()
     assert [each.levelname for each in caplog.records] == ["WARNING"]
     assert "refused" in caplog.text
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+"""Afterwards, aiohttp.web serves the connection."""
+
+
+async def health(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection, and let aiohttp.web answer a request on it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(HEALTH)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    await reader.readexactly(len(b'{"status": "ok"}'))
+    return reader, writer
+
+
+def pass_time(gateway: Gateway, seconds: float) -> None:
+    """Let the connections of aiohttp.web be looked at as if it were later."""
+    for each in gateway._connections._runner.server.connections:  # type: ignore[union-attr]
+        each.look(time.monotonic() + seconds)  # type: ignore[union-attr]
+
+
+async def test_slow_clients_lose_their_connections_to_aiohttp_as_well() -> None:
+    kinds = (
+        (b"", 76, b""),
+        (b"H", 11, b"408"),
+        (b"GET /heal", 11, b"408"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", 61, b"408"),
+        (b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", 61, b"408"),
+    )
+    async with nothing(legacy_sse=True) as gateway:
+        stream, standing = await asyncio.open_connection("127.0.0.1", gateway.port)
+        standing.write(b"GET /sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await stream.readuntil(b"event: endpoint")
+        for sent, seconds, status in kinds:
+            reader, writer = await health(gateway)
+            writer.write(sent)
+            pass_time(gateway, seconds - 2)
+            received = asyncio.ensure_future(reader.read())
+            async with asyncio.timeout(10):
+                while not received.done():
+                    pass_time(gateway, seconds)
+                    await asyncio.sleep(0.01)
+            assert received.result()[9:12] == status, sent
+            writer.close()
+        # A client that waits for the server is not slow.
+        assert not stream.at_eof()
+        gateway._legacy_sse.drain()  # type: ignore[union-attr]
+        await asyncio.wait_for(stream.readuntil(b"0\r\n\r\n"), 10)
+        standing.close()
+
+
+async def test_a_long_body_comes_to_aiohttp_at_once() -> None:
+    async with nothing() as gateway:
+        size = 3_000_000
+        fields = b"Host: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d" % size
+        received = await answer(gateway, HEALTH + b"POST /mcp HTTP/1.1\r\n%b\r\n\r\n" % fields + b" " * size)
+        assert b"HTTP/1.1 400 " in received
+
+
+async def test_a_client_that_reads_nothing_loses_its_connection_to_aiohttp() -> None:
+    async with nothing() as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            client.setblocking(False)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(20):
+                    while True:
+                        with contextlib.suppress(BlockingIOError):
+                            client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+                        await asyncio.sleep(0.01)
+                        pass_time(gateway, 31)
+
+
+def request(line: bytes = b"POST /mcp HTTP/1.1", *fields: bytes, body: bytes = b"{}") -> bytes:
+    """Return a request that is refused: of an unknown method, or earlier."""
+    sized = () if any(b"Transfer" in each for each in fields) else (b"Content-Length: %d" % len(body),)
+    lines = (line, b"Host: localhost", b"Content-Type: application/json", b"Connection: close", *fields, *sized)
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
+REQUESTS = {
+    "plain": request(),
+    "chunked": request(b"POST /mcp HTTP/1.1", CHUNKED, body=CHUNKS),
+    "both framings": request(b"POST /mcp HTTP/1.1", CHUNKED, b"Content-Length: 2", body=CHUNKS),
+    "two lengths": request(b"POST /mcp HTTP/1.1", b"Content-Length: 2"),
+    "two codings": request(b"POST /mcp HTTP/1.1", b"Transfer-Encoding: gzip, chunked", body=CHUNKS),
+    "another coding": request(b"POST /mcp HTTP/1.1", b"Transfer-Encoding: identity", body=CHUNKS),
+    "chunks of HTTP/1.0": request(b"POST /mcp HTTP/1.0", CHUNKED, body=CHUNKS),
+    "HTTP/2.0": request(b"POST /mcp HTTP/2.0"),
+    "HTTP/1.2": request(b"POST /mcp HTTP/1.2"),
+    "two hosts": request(b"POST /mcp HTTP/1.1", b"Host: localhost"),
+    "a folded field": request(b"POST /mcp HTTP/1.1", b"X: a\r\n b"),
+    "a long field": request(b"POST /mcp HTTP/1.1", b"X: %b" % (b"a" * 12_000)),
+    "too long a field": request(b"POST /mcp HTTP/1.1", b"X: %b" % (b"a" * 17_000)),
+    "a field without a name": request(b"POST /mcp HTTP/1.1", b": a"),
+    "a compressed body": request(b"POST /mcp HTTP/1.1", b"Content-Encoding: gzip"),
+    "an absolute target": request(b"POST http://localhost/mcp HTTP/1.1"),
+    "another host in the target": request(b"POST http://other.example/mcp HTTP/1.1"),
+    "dots": request(b"POST /mcp/../mcp HTTP/1.1"),
+    "two slashes": request(b"POST //mcp HTTP/1.1"),
+    "an encoded letter": request(b"POST /%6dcp HTTP/1.1"),
+    "an unknown expectation": request(b"POST /mcp HTTP/1.1", b"Expect: luck"),
+    "a long body that waits": request(
+        b"POST /mcp HTTP/1.1", b"Expect: 100-continue", b"Content-Length: 5000", body=b""
+    ),
+    "a long body": request(body=b" " * 5000),
+    "a WebSocket": request(b"POST /mcp HTTP/1.1", b"Connection: Upgrade", b"Upgrade: websocket"),
+    "a secret of siblings": request(b"POST /mcp HTTP/1.1", b"mcp-manager-sibling: x"),
+}
+
+
+async def test_both_servers_of_http_refuse_the_same() -> None:
+    def status(received: bytes) -> bytes:
+        # aiohttp repeats the version of the request.
+        found: list[bytes] = re.findall(rb"HTTP/\d\.\d (\d{3}) ", received)
+        return found[-1]
+
+    async with nothing(max_request_bytes=4096) as gateway:
+        for kind, sent in REQUESTS.items():
+            compiled, web = await answer(gateway, sent), await answer(gateway, HEALTH + sent)
+            assert b"100 Continue" not in compiled + web, kind
+            codes = {b"400", b"431"} if kind == "a field without a name" else {status(compiled)}
+            if kind in ("another coding", "HTTP/1.2"):
+                # aiohttp knows only that they are no HTTP.
+                codes.add(b"400")
+            assert status(web) in codes, (kind, compiled[:200], web[-400:])
+            assert status(web) not in (b"200", b"202", b"500"), kind
 
 
 @pytest.mark.parametrize("revision", ["2025-11-25", "auto"])

@@ -142,6 +142,24 @@ async def test_names_with_escapes_and_twice_are_read_as_servers_read_them(table:
     assert route.request.frame.count(b"name") == 1
 
 
+async def test_names_that_differ_in_letters_alone_are_refused(table: EndpointTable) -> None:
+    # encoding/json of Go takes the last of them.
+    ref = '"ref":{"type":"ref/prompt","name":"crm__greet"%s}'
+    hidden = {
+        "tools/call": ('"name":"wiki__edit","Name":"find"', '"NAME":"find","name":"wiki__edit"'),
+        "prompts/get": ('"name":"crm__greet","n\\u0061mE":"other"',),
+        "resources/read": ('"uri":"r://shared","URI":"r://other"',),
+        "completion/complete": (ref % ',"naMe":"other"', ref % "" + ',"Ref":{}', ref % ',"Type":"ref/resource"'),
+    }
+    for method, those in hidden.items():
+        for params in those:
+            message = scan(f'{{"id":7,"method":"{method}","params":{{{params}}}}}'.encode())
+            with pytest.raises(RpcError, match="in other letters") as refused:
+                await table.fleet.route(message, ANA)
+            assert refused.value.code == -32602
+            assert table.fleet.known_route(message, ANA) is None
+
+
 async def test_prompts_and_completions_are_routed(table: EndpointTable) -> None:
     assert [each["name"] for each in await listed(table.fleet, "prompts/list", "prompts")] == ["crm__greet"]
     assert await routed(table.fleet, "prompts/get", name="crm__greet") == ("crm", {"name": "greet"})
@@ -407,12 +425,10 @@ async def test_methods_of_extensions_go_to_the_server_that_declares_them(table: 
         await table._manager.deploy("skilled", {"url": skilled.url, **CALM})
         assert await routed(table.fleet, "skills/list") == ("skilled", {})
         assert await routed(table.fleet, "skills/get", uri="s://1") == ("skilled", {"uri": "s://1"})
-        assert await routed(table.fleet, "tasks/get", taskId="1") == ("skilled", {"taskId": "1"})
         for method, params in (("talents/list", {}), ("ping", {}), ("tasks/get", {}), ("skills/get", {"uri": "t://1"})):
             with pytest.raises(RpcError):
                 await table.fleet.route(request(method, **params), ANA)
         assert await routed(table.fleet, "tasks/list") == ("skilled", {})
-        # With two of them, a task belongs to the one that knows it.
         await table._manager.deploy("again", {"url": skilled.url, **CALM})
         with pytest.raises(RpcError, match="Method not found"):
             await table.fleet.route(request("tasks/list"), ANA)
@@ -437,12 +453,18 @@ async def test_a_task_belongs_to_the_server_that_made_it_for_the_client(table: E
                 route = await endpoint.route(made, client)
                 assert route.adapt is not None
                 created = b'{"jsonrpc":"2.0","id":7,"result":{"task":{"taskId":"1","status":"working"}}}'
-                assert route.adapt(created) == created
-            for client, owner in ((ANA, "two"), (BEN, "one")):
-                route = await endpoint.route(request("tasks/result", taskId="1"), client)
-                assert route.server_id == owner and route.adapt is not None
-            with pytest.raises(RpcError, match="Task not found"):
-                await endpoint.route(request("tasks/result", taskId="2"), ANA)
+                task = json.loads(route.adapt(created))["result"]["task"]
+                assert task == {"taskId": task["taskId"], "status": "working"}
+                # The id is the same whenever it is given, and leads to the server that has the task.
+                assert json.loads(route.adapt(created))["result"]["task"] == task
+                params = {"taskId": task["taskId"], "TaskID": "2"}
+                assert await routed(endpoint, "tasks/result", **params) == (owner, {"taskId": "1"})
+                other = view if endpoint is table.fleet else table.fleet
+                with pytest.raises(RpcError, match="Task not found"):
+                    await other.route(request("tasks/result", taskId=task["taskId"]), client)
+            for params in ({"taskId": "1"}, {"taskId": "1", "uri": "r://crm"}):
+                with pytest.raises(RpcError, match="Task not found"):
+                    await endpoint.route(request("tasks/result", **params), ANA)
         with pytest.raises(RpcError, match="Method not found"):
             await view.route(request("tasks/list"), ANA)
 

@@ -8,11 +8,13 @@ from typing import Any
 import aiohttp
 import pytest
 from support.calls import CALM
+from support.era_server import Response
 from support.exchanging import ExchangingServer
 from support.gateway_clients import RawClient
 
 from mcp_manager import ConfigError
 from mcp_manager.gateway.gateway import Gateway
+from mcp_manager.testing.scripted import Request
 
 HANDSHAKE, STATELESS = "2025-11-25", "2026-07-28"
 
@@ -113,3 +115,27 @@ def test_what_cannot_work_is_refused(serve: dict[str, Any], said: str) -> None:
     fleet = {"servers": {"a": {"url": "http://127.0.0.1:1/mcp"}, "p": {"command": "true"}}}
     with pytest.raises(ConfigError, match=said):
         Gateway(fleet, serve=serve)
+
+
+async def test_a_server_may_call_itself_something_else_for_each_client() -> None:
+    class Named(ExchangingServer):
+        def answer(self, request: Request) -> Response:
+            status, headers, reply = super().answer(request)
+            if request.method == "initialize" and reply is not None:
+                reply["result"]["serverInfo"]["name"] = f"server of {request.headers.get('x-tenant')}"
+            return status, headers, reply
+
+    with Named(HANDSHAKE, open=True) as server:
+        serve = {"listen": "127.0.0.1:0", "credentials": {"a": {"pass_headers": ["X-Tenant"]}}}
+        fleet = {"servers": {"a": {"url": server.url, **CALM, "connect": "lazy"}}}
+        async with Gateway(fleet, serve=serve) as gateway, aiohttp.ClientSession() as http:
+            url = f"{gateway.url}/servers/a/mcp"
+            for tenant in ("red", "blue"):
+                client = RawClient(http, url, STATELESS, headers={"X-Tenant": tenant})
+                for reply in (
+                    await client.call("echo", text="x"),
+                    await client.begin(),
+                    await client.ask("tools/list"),
+                ):
+                    told = reply["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]
+                    assert told["name"] == f"server of {tenant}"

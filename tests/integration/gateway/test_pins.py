@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from support.catalog_server import CatalogServer, tool
 from support.session_clients import SessionClient
 
 from mcp_manager import ConfigError
 from mcp_manager.cli import main
+from mcp_manager.config import AuditConfig
 from mcp_manager.gateway import Gateway
 
 BLOCKED = -32018
@@ -108,9 +110,29 @@ async def test_what_is_not_as_pinned_is_hidden_and_refused(
             assert [await call(client, name) for name in ("found", "find")] == [BLOCKED, -32602]
         capsys.readouterr()
         assert await asyncio.to_thread(main, ["pin", str(config)]) == 0
-        gateway.read_pins()
+        await gateway.replace_serve(gateway.serve)
         for client in found.values():
             assert await call(client, "found") == "found"
+
+
+async def test_calls_that_pins_refuse_are_in_the_audit_log(
+    server: CatalogServer, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await asyncio.to_thread(main, ["pin", str(config), "--json"]) == 0
+    log = tmp_path / "audit.jsonl"
+    changed(server, description="Other.")
+    async with Gateway.from_file(config) as gateway, clients(gateway) as found:
+        await gateway.replace_serve(msgspec.structs.replace(gateway.serve, audit=AuditConfig(path=str(log))))
+        for client in found.values():
+            assert [await call(client, name) for name in ("send", "find", "none")] == [BLOCKED, "find", -32602]
+        page = (await gateway.metrics(""))[0].decode()
+        assert 'mcp_gateway_refused_total{reason="pin"} 2.0' in page
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert [(line["name"].removeprefix("crm__"), line["outcome"], line.get("reason")) for line in lines] == [
+        ("send", "refused", "pin"),
+        ("find", "ok", None),
+        ("none", "error", None),
+    ] * 2
 
 
 async def test_a_list_that_cannot_be_read_again_blocks_all_of_its_tools(server: CatalogServer, config: Path) -> None:

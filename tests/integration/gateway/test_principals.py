@@ -23,6 +23,7 @@ from support.worker_gateways import SECRET, WorkerGateways
 
 from mcp_manager import ConfigError
 from mcp_manager.gateway import Gateway
+from mcp_manager.gateway.workers.assignment import socket_path
 
 ASKABLE: dict[str, Any] = {"elicitation": {"form": {}}, "roots": {}}
 ANN = {"action": "accept", "content": {"name": "Ann"}}
@@ -302,5 +303,12 @@ async def test_workers_authenticate_what_they_pass_to_each_other(tmp_path: Path)
             assert [(await thief.get()).status, (await thief.post("ping")).status] == [404, 404]
         # The secret of the workers alone says nothing of whom a request is for.
         forged = {"mcp-manager-sibling": SECRET, "mcp-manager-principal": "ann"}
-        assert (await thief.send(PING, **forged)).status == 403
+        assert (await thief.send(PING, **forged)).status == 404
+        place_of_worker = socket_path(workers.gateways[1]._worker.assignment.directory, 1)
+        async with aiohttp.ClientSession(
+            headers=of_bob.headers, connector=aiohttp.UnixConnector(place_of_worker)
+        ) as local:
+            thief = SessionClient(local, "http://localhost/servers/s/mcp")
+            thief.session_id = ann.session_id
+            assert (await thief.send(PING, **forged)).status == 403
         standing.close()

@@ -161,6 +161,23 @@ async def test_lists_and_calls_agree_with_the_rules(site: Site) -> None:
         assert ("result" in await clerk.request("completion/complete", params)) is is_allowed, reference
 
 
+async def test_calls_with_a_name_in_other_letters_are_refused_on_every_path(site: Site) -> None:
+    for path, name in (("/mcp", "wiki__find"), ("/servers/wiki/mcp", "find")):
+        for _ in range(3):
+            # From the second one on, compiled code forwards them.
+            status, text = await site.stateless("boss", "tools/call", path, name=name, arguments={})
+            assert status == 200 and "result" in json.loads(text), text
+        status, text = await site.stateless("boss", "tools/call", path, name=name, Name="edit", arguments={})
+        assert "in other letters" in json.loads(text)["error"]["message"]
+    client = await site.client("boss", "/servers/wiki/mcp")
+    for method, params in (
+        ("tools/call", {"name": "find", "NAME": "edit"}),
+        ("resources/read", {"uri": "a:b", "Uri": "c:d"}),
+    ):
+        assert "in other letters" in (await client.request(method, params))["error"]["message"]
+    client.close()
+
+
 async def test_nothing_of_what_is_hidden_is_in_any_answer(site: Site) -> None:
     clerk = await site.client("clerk")
     lists = ("tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list", "skills/list")
@@ -264,3 +281,15 @@ async def test_other_rules_apply_at_once_and_sessions_go_on(site: Site) -> None:
     assert "result" in await editor.request("tools/call", {"name": "crm__remove"})
     for client in (clerk, editor):
         client.close()
+
+
+async def test_a_cursor_is_for_those_who_may_use_as_much(site: Site) -> None:
+    site.gateway._endpoints.replace_page_size(1)
+    boss, editor = await site.client("boss"), await site.client("editor")
+    pages = [(await each.request("tools/list"))["result"] for each in (boss, editor)]
+    unknown = await editor.request("tools/list", {"cursor": "x"}, 9)
+    assert unknown["error"]["code"] == -32602
+    for client, page, foreign in ((boss, *pages), (editor, *reversed(pages))):
+        assert await client.request("tools/list", {"cursor": foreign["nextCursor"]}, 9) == unknown
+        following = (await client.request("tools/list", {"cursor": page["nextCursor"]}))["result"]["tools"]
+        assert len(following) == 1 and following != page["tools"]

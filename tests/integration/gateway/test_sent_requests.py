@@ -1,10 +1,10 @@
-"""Requests that are sent at once and answered without a task: clients see what they see if tasks answer."""
+"""Requests that are answered without a task, or forwarded by compiled code: clients see what they see of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -12,7 +12,8 @@ import pytest
 from support.session_clients import HeldCall, MovedServer, SessionClient, events_of
 
 from mcp_manager.gateway.gateway import Gateway
-from mcp_manager.gateway.http.reception import Reception
+
+Held = tuple[asyncio.Task[aiohttp.ClientResponse], HeldCall]
 
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -28,9 +29,10 @@ FIELDS = {
 }
 
 
-@pytest.fixture(params=[True, False], ids=["sent", "task"])
-def is_sent(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture(params=["forwarded", "sent", "task"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Who answers: compiled code, a callback, or a task."""
+    return str(request.param)
 
 
 @pytest.fixture(params=[True, False], ids=["json", "events"])
@@ -41,9 +43,11 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[MovedServer]:
 
 
 @pytest.fixture
-async def gateway(server: MovedServer, is_sent: bool) -> AsyncIterator[Gateway]:
+async def gateway(server: MovedServer, way: str) -> AsyncIterator[Gateway]:
     async with Gateway({"servers": {"s": {"url": server.url}}}, serve={"listen": "127.0.0.1:0"}) as gateway:
-        gateway._reception.sent.is_enabled = is_sent
+        gateway._reception.sent.is_enabled = way != "task"
+        if way != "forwarded":
+            gateway._reception.learner = None
         await gateway.manager.wait_ready()
         # Afterwards there is a connection that is idle.
         calling = asyncio.create_task(gateway.manager.call("s", "tools/call", {"name": "hold"}))
@@ -51,7 +55,7 @@ async def gateway(server: MovedServer, is_sent: bool) -> AsyncIterator[Gateway]:
         await calling
         yield gateway
         assert gateway._reception.under_way == 0 and len(gateway._sessions.calls) == 0
-        assert not gateway._keep_alives._waiting
+        assert not gateway._keep_alives.waiting
 
 
 @pytest.fixture
@@ -60,24 +64,42 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
-async def held(server: MovedServer, reception: Reception, *, is_sent: bool) -> HeldCall:
-    """Return the call that a server has, and check who answers it."""
+Post = Callable[[], asyncio.Task[aiohttp.ClientResponse]]
+
+
+async def held(gateway: Gateway, server: MovedServer, way: str, post: Post, again: Post | None = None) -> Held:
+    """Send a call, and return it with what the server has got, after a check of who answers it.
+
+    ``again`` sends a call like it: compiled code takes only calls that repeat what is known.
+    """
+    reception, path = gateway._reception, gateway._direct.path
+    for _ in range(20 if way == "forwarded" else 0):
+        before, posting = path.forwarded, (again or post)()
+        call = await server.call("hold")
+        call.reply()
+        await (await posting).read()
+        if path.forwarded > before:
+            break
+    before, posting = path.forwarded, post()
     call = await server.call("hold")
+    assert path.forwarded == before + (way == "forwarded")
     if server.replies_json:
-        assert len(reception.sent) == (1 if is_sent else 0)
+        assert len(reception.sent) == (way != "task")
     assert reception.under_way == 1
-    return call
+    return posting, call
 
 
 async def test_a_handshake_client_sees_no_difference(
-    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, is_sent: bool
+    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, way: str
 ) -> None:
     reception = gateway._reception
     client = await SessionClient(http, f"{gateway.url}/servers/s/mcp").begin()
 
-    async def begun(request_id: object = None) -> tuple[asyncio.Task[aiohttp.ClientResponse], HeldCall]:
-        posting = asyncio.create_task(client.post("tools/call", {"name": "hold"}, request_id))
-        return posting, await held(server, reception, is_sent=is_sent)
+    def post(request_id: object = None) -> asyncio.Task[aiohttp.ClientResponse]:
+        return asyncio.create_task(client.post("tools/call", {"name": "hold"}, request_id))
+
+    async def begun(request_id: object = None) -> Held:
+        return await held(gateway, server, way, lambda: post(request_id), post)
 
     posting, call = await begun("one")
     call.reply("first")
@@ -106,7 +128,7 @@ async def test_a_handshake_client_sees_no_difference(
 
     # Silence, and a client that is gone: the call goes on.
     posting, call = await begun("four")
-    for waiting in list(gateway._keep_alives._waiting):
+    for waiting in list(gateway._keep_alives.waiting):
         waiting.keep_alive()
     (await posting).close()
     call.reply()
@@ -119,7 +141,7 @@ async def test_a_handshake_client_sees_no_difference(
 
 
 async def test_a_stateless_client_sees_no_difference(
-    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, is_sent: bool
+    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, way: str
 ) -> None:
     reception = gateway._reception
     url = f"{gateway.url}/servers/s/mcp"
@@ -129,19 +151,21 @@ async def test_a_stateless_client_sees_no_difference(
         message = {"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": params}
         return asyncio.create_task(http.post(url, data=json.dumps(message), headers=FIELDS))  # type: ignore[arg-type]
 
+    async def begun(request_id: object) -> Held:
+        return await held(gateway, server, way, lambda: post(request_id), lambda: post("again"))
+
     # The first call learns which header fields there are to check.
     posting = post(0)
     (await server.call("hold")).reply()
     await (await posting).json()
 
-    posting = post("one")
-    (await held(server, reception, is_sent=is_sent)).reply("first")
+    posting, call = await begun("one")
+    call.reply("first")
     reply = await (await posting).json()
     assert (reply["id"], reply["result"]["content"][0]["text"]) == ("one", "first")
     assert reply["result"]["resultType"] == "complete" and "_meta" in reply["result"]
 
-    posting = post("two")
-    call = await held(server, reception, is_sent=is_sent)
+    posting, call = await begun("two")
     if not server.replies_json:
         assert "error" in await call.ask("roots/list", {})
     call.outgoing.put_nowait({"jsonrpc": "2.0", "id": call.message["id"], "error": {"code": -32602, "message": ""}})
@@ -151,22 +175,22 @@ async def test_a_stateless_client_sees_no_difference(
     assert (response.status, (await response.json())["error"]["code"]) == (400, code)
 
     # The client goes, which cancels the call.
-    posting = post("three")
-    call = await held(server, reception, is_sent=is_sent)
+    posting, call = await begun("three")
     posting.cancel()
     await asyncio.wait({posting})
     await server.until(lambda: "notifications/cancelled" in server.methods())
     assert await reception.wait_idle(10)
-    assert {key[2] for key in reception.traffic._requests} == {200, 400}
+    assert {key[2] for key in reception.traffic.requests} == {200, 400}
 
 
 @pytest.mark.parametrize("drains", [True, False])
 async def test_the_end_of_the_gateway_waits_for_calls_or_cancels_them(
-    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, is_sent: bool, drains: bool
+    gateway: Gateway, server: MovedServer, http: aiohttp.ClientSession, way: str, drains: bool
 ) -> None:
     client = await SessionClient(http, f"{gateway.url}/servers/s/mcp").begin()
-    posting = asyncio.create_task(client.post("tools/call", {"name": "hold"}))
-    call = await held(server, gateway._reception, is_sent=is_sent)
+    posting, call = await held(
+        gateway, server, way, lambda: asyncio.create_task(client.post("tools/call", {"name": "hold"}))
+    )
     if drains:
         draining = asyncio.create_task(gateway.drain(10))
         await asyncio.sleep(0)

@@ -113,14 +113,17 @@ async def test_a_request_is_passed_on_with_its_fields_and_what_shows_the_sibling
         **{name.replace("-", "_"): value for name, value in seen.items() if name.startswith("mcp-manager-")}
     )
     trust = siblings.trust
+    # The secret opens nothing over a network.
+    assert not trust.is_sibling(received)
+    received.peer = ""
     assert trust.is_sibling(received) and not trust.is_counted(received) and not trust.is_own(received)
     assert (trust.principal_of(received), trust.client_of(received)) == ("Zoë/1", "[::1]:7")
     assert not trust.is_sibling(incoming) and not trust.is_counted(incoming)
     # A request of the sibling itself comes over its unix socket only.
     own = Request(mcp_manager_sibling=seen["mcp-manager-sibling"])
-    assert trust.is_counted(own) and not trust.is_own(own)
+    assert not trust.is_counted(own) and not trust.is_own(own)
     own.peer = ""
-    assert trust.is_own(own)
+    assert trust.is_own(own) and trust.is_counted(own)
     assert incoming.on_gone is None
 
 

@@ -15,6 +15,7 @@ from joserfc.jwk import OctKey
 from support.token_issuer import AUDIENCE, ISSUED, Request, TokenIssuer, made_key
 
 from mcp_manager.config.access import ClientAuthConfig
+from mcp_manager.gateway.security import authentication as authentication_module
 from mcp_manager.gateway.security import issuer_keys
 from mcp_manager.gateway.security.authentication import Authentication, Denial
 from mcp_manager.gateway.security.principal import Principal
@@ -240,6 +241,26 @@ async def test_keys_are_kept_while_the_issuer_is_down(issuer: TokenIssuer, authe
     found = await shown(authentication, issuer.token("one", header={"kid": "new"}))
     assert isinstance(found, Denial)
     assert found.status == 503
+
+
+async def test_a_key_that_the_issuer_withdraws_ends_what_it_has_signed(
+    issuer: TokenIssuer, authentication: Authentication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = issuer.token("one")
+    principal = await shown(authentication, token)
+    assert isinstance(principal, Principal)
+    issuer.keys = {"two": made_key("ES256")}
+    keys = authentication._tokens._keys  # type: ignore[union-attr]
+    keys._next_at = keys._stale_at = 0.0
+    # A stream that stands asks nobody, but sees to it that the keys are fetched again.
+    assert authentication.is_current(principal)
+    fetching = keys._fetching
+    assert fetching is not None
+    await asyncio.wait({fetching})
+    assert not authentication.is_current(principal)
+    # Nor is the token, which is known, accepted for the rest of its time.
+    monkeypatch.setattr(authentication_module, "time", lambda: time.time() + 61)
+    assert "does not have" in await reason(authentication, token)
 
 
 @pytest.mark.parametrize(

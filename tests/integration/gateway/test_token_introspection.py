@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import pytest
+from support.calls import eventually
+from support.questioning import StatelessClient
+from support.session_clients import SessionClient
 from support.token_issuer import AUDIENCE, Request, TokenIssuer
 
 from mcp_manager.config.access import ClientAuthConfig
-from mcp_manager.gateway.security import introspection
+from mcp_manager.gateway import Gateway
+from mcp_manager.gateway.security import introspection, leases
 from mcp_manager.gateway.security.authentication import Authentication, Denial
 from mcp_manager.gateway.security.principal import Principal
 
@@ -202,3 +208,53 @@ async def test_without_a_cache_each_request_is_looked_up(issuer: TokenIssuer) ->
         assert authentication.metadata.document("/.well-known/oauth-protected-resource/mcp", b"h") is None
     finally:
         await authentication.aclose()
+
+
+async def test_streams_end_when_their_token_is_revoked(issuer: TokenIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_LOOK_EVERY_S", 0.02)
+    good = issuer.answers["good"]
+    issuer.answers |= {"other": {**good, "sub": "bob"}, "fewer": {**good, "sub": "carol", "groups": ["staff"]}}
+    auth = {
+        "type": "introspection",
+        "issuer": issuer.origin,
+        "audience": [AUDIENCE],
+        "client_id": "gate way",
+        "client_secret": SECRET,
+        "cache_s": 0.05,
+    }
+    allow = [{"claims": {"sub": ["alice", "bob"]}}, {"claims": {"groups": "staff"}}]
+    serve = {"listen": "127.0.0.1:0", "auth": auth, "allow": allow, "legacy_sse": True}
+    async with Gateway({"servers": {}}, serve=serve) as gateway, AsyncExitStack() as stack:
+        https = {
+            token: await stack.enter_async_context(
+                aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(10))
+            )
+            for token in issuer.answers
+        }
+        clients = {token: await SessionClient(http, f"{gateway.url}/mcp").begin({}) for token, http in https.items()}
+        standing = {token: await client.get() for token, client in clients.items()}
+        wanted = {"notifications": {"toolsListChanged": True}}
+        listening = await stack.enter_async_context(
+            StatelessClient(https["good"], f"{gateway.url}/mcp").post("subscriptions/listen", wanted)
+        )
+        sse = await stack.enter_async_context(https["good"].get(f"{gateway.url}/sse"))
+        assert {each.status for each in (*standing.values(), listening, sse)} == {200}
+        # Asked again and again, the streams of all of them stay.
+        count = len(issuer.forms)
+        await eventually(lambda: len(issuer.forms) > count + 6, "tokens are looked up again")
+        assert len(gateway._security.leases) == 5
+        # A token that is revoked, and one that allows less than before.
+        issuer.answers["good"] = {"active": False}
+        issuer.answers["fewer"] = {**issuer.answers["fewer"], "groups": []}
+        for each in (standing["good"], standing["fewer"], listening, sse):
+            await each.content.read()
+        # The authorization server is down: nobody can say that the third token is not active.
+        issuer.status = 503
+        count = issuer.seen.total()
+        monkeypatch.setattr(introspection, "_DOWN_S", 0.0)
+        await eventually(lambda: issuer.seen.total() > count + 1, "the token is looked up again")
+        assert not standing["other"].content.at_eof()
+        # But not for long.
+        monkeypatch.setattr(introspection, "_UNANSWERED_S", 0.1)
+        await standing["other"].content.read()
+        assert len(gateway._security.leases) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 
 from support.ledger import noting_stdio
@@ -58,7 +59,21 @@ async def test_each_request_is_counted_once_whichever_worker_it_comes_to(tmp_pat
         assert "result" in await calling
         # The secret means nothing to whoever comes over the network.
         forged = await http.post(client.url, json=PING, headers={"mcp-manager-sibling": SECRET})
-        assert forged.status == 403
+        assert forged.status == 400
+        assert (await client.end()).status == 200
+        # A request that is passed on is counted where it is answered, and one that a worker makes where it comes from.
+        counted = Counter[tuple[str, str]]()
+        for gateway in workers.gateways:
+            for (endpoint, _, status), number in gateway._reception.traffic.requests.items():
+                counted[endpoint, str(status)] += number
+        # Per session: initialize, the notification, and two requests, or one and a DELETE.
+        assert counted == {
+            ("server/program", "200"): 6,
+            ("server/program", "202"): 2,
+            ("server/moved", "200"): 3,
+            ("server/moved", "202"): 1,
+            ("server/moved", "400"): 1,
+        }
         for gateway in workers.gateways:
             assert running_at(gateway) == 0
             assert gateway._security.accounting.audit is not None
@@ -67,4 +82,6 @@ async def test_each_request_is_counted_once_whichever_worker_it_comes_to(tmp_pat
         calls = [(line["endpoint"], line["principal"]) for line in lines if line["method"] == "tools/call"]
         assert sorted(calls) == [("server/moved", "ann"), *[("server/program", "ann")] * 2]
         assert all(line["client"].startswith("127.0.0.1:") for line in lines), lines
+        assert [line for line in lines if line.get("reason") == "authentication"] == []
+        lines = [line for line in lines if "reason" not in line]
         assert len(lines) == len({(line["method"], line["session"]) for line in lines}), lines

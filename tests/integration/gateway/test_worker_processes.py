@@ -155,11 +155,13 @@ async def test_a_second_request_to_end_kills_at_once(tmp_path: Path) -> None:
 
 
 async def test_workers_reload_one_after_another_and_stop_at_a_problem(tmp_path: Path) -> None:
-    service = Service(tmp_path, count=2)
+    service = Service(tmp_path, "--drain", "0.25", count=2)
     await service.ready
     service.parent.reload()
     await service.until(lambda: len(service.lines("together")) == 4)
     assert [line.split()[1] for line in service.lines("reload")] == ["0", "1"]
+    # The parent waits for the end of workers as long as they do for that of calls.
+    assert service.parent._drain_timeout_s == 0.25
     assert await service.stopped() == 0
 
 

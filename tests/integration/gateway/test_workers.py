@@ -186,7 +186,7 @@ async def test_a_message_finds_its_stream_of_the_old_transport(
     server: MovedServer, http: aiohttp.ClientSession
 ) -> None:
     servers = {"a": {"url": server.url, "protocol_version": "2025-11-25"}}
-    async with WorkerGateways.running({"servers": servers}, legacy_sse=True) as workers:
+    async with WorkerGateways.running({"servers": servers}, legacy_sse=True, max_request_bytes=4096) as workers:
         async with http.get(f"{workers.urls[0]}/servers/a/sse", headers={"Accept": "text/event-stream"}) as stream:
             assert await stream.content.readline() == b"event: endpoint\n"
             place = (await stream.content.readline()).decode().removeprefix("data: ").strip()
@@ -197,6 +197,9 @@ async def test_a_message_finds_its_stream_of_the_old_transport(
                     assert accepted.status == 202
             events = EventReader(stream)
             assert [(await events.message())["id"] for _ in range(2)] == [0, 1]
+            for url in workers.urls:
+                async with http.post(f"{url}{place}", json={"a": "x" * 5000}) as refused:
+                    assert (refused.status, refused.content_type) == (413, "application/json")
         wrong = place.replace("session=0", "session=7")
         async with http.post(f"{workers.urls[1]}{wrong}", json=ping) as refused:
             assert refused.status == 404
@@ -227,8 +230,11 @@ async def test_fields_of_workers_mean_nothing_from_outside(
     for path in ("/siblings/metrics", "/siblings/ready"):
         async with http.get(f"{workers.urls[0]}{path}", headers=forged) as refused:
             assert refused.status == 404
-        async with http.get(f"{workers.urls[0]}{path}", headers={"Mcp-Manager-Sibling": SECRET}) as told:
-            assert told.status == 200
+        # The secret itself opens nothing over a network, but what siblings reach.
+        async with http.get(f"{workers.urls[0]}{path}", headers={"Mcp-Manager-Sibling": SECRET}) as refused:
+            assert refused.status == 404
+        found = await workers.gateways[1]._worker.siblings.get(path, 10.0)
+        assert found.keys() == {0}
 
 
 async def test_one_worker_tells_the_metrics_of_all(

@@ -104,7 +104,7 @@ async def test_a_slow_call_that_succeeded_does_not_fail_because_it_is_looked_at(
             await manager.deploy("a", {"url": server.url, **CALM})
             for _ in range(100):
                 await manager.execute_raw("a", echo("x"))
-            manager._dispatcher._path.measure_again()
+            manager._dispatcher.path.measure_again()
             await manager.execute_raw("a", echo("x"))
             if is_broken:
                 monkeypatch.setattr(dispatching, "scan", lambda *_, **__: 1 / 0)

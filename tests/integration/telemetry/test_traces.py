@@ -263,7 +263,7 @@ async def test_slow_calls_are_traced_after_the_fact() -> None:
             for _ in range(100):
                 await manager.execute_raw("a", echo("x"))
             # What is slow is measured again only now and then.
-            manager._dispatcher._path.measure_again()
+            manager._dispatcher.path.measure_again()
             await manager.execute_raw("a", echo("x"))
             hold = faults.Hold()
             server.script("tools/call", hold)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from mcp_manager._core.jsonrpc import scan
 from mcp_manager._core.splicing import UnclearMemberError, member_range, text_param, with_params, with_range
@@ -66,7 +67,7 @@ def all_pages(catalogue: Catalogue, size: int) -> list[dict[str, Any]]:
 
 
 @given(st.data(), st.sampled_from(list(KINDS.values())), st.integers(1, 3))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_what_is_listed_is_what_can_be_reached(data: st.DataObject, kind: Kind, size: int) -> None:
     lists = data.draw(fleets(kind))
     catalogue = merged(kind, lists, Selection())
@@ -85,7 +86,7 @@ def test_what_is_listed_is_what_can_be_reached(data: st.DataObject, kind: Kind, 
 
 
 @given(st.data(), st.sampled_from([RESOURCES, TEMPLATES]))
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_no_server_takes_the_uri_of_another(data: st.DataObject, kind: Kind) -> None:
     lists = data.draw(fleets(kind))
     for uri, place in merged(kind, lists, Selection()).places.items():
@@ -105,7 +106,7 @@ def test_no_server_takes_the_uri_of_another(data: st.DataObject, kind: Kind) -> 
     st.sampled_from(["full", "short"]),
     st.dictionaries(st.sampled_from(["a__a", "a__b", "b__a"]), words, max_size=2),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_a_view_never_shows_what_it_does_not_choose(
     data: st.DataObject, servers: list[str], tools: list[str], names: Any, rename: dict[str, str]
 ) -> None:

@@ -12,6 +12,7 @@ import aiohttp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.catalog_server import CatalogServer, tool
+from support.examples import examples
 from support.questioning import StatelessClient
 
 from mcp_manager.config.access import AllowConfig
@@ -187,7 +188,7 @@ def test_what_is_listed_can_be_used_and_nothing_else_is_in_any_answer() -> None:
         gateway = Gateway(config, serve={"listen": "127.0.0.1:0"})
         http = runner.run(started(gateway))
 
-        @settings(max_examples=40, deadline=None)
+        @settings(max_examples=examples(40), deadline=None)
         @given(served_rules, st.sampled_from(["/mcp", "/mcp/few", "/servers/s0/mcp"]))
         def check(given_rules: list[dict[str, Any]], path: str) -> None:
             gateway.replace_rules(given_rules)

@@ -92,6 +92,9 @@ class Play:
             self.listen,
             self.set_level,
             self.say,
+            self.subscribe,
+            self.update,
+            self.change_roots,
         ]
         await self.chance.choice([*acts, *others])(one, other)
 
@@ -176,9 +179,27 @@ class Play:
             params = {"message": one.mark, "requestedSchema": {}}
             outgoing.put_nowait({"jsonrpc": "2.0", "id": request_id, "method": "elicitation/create", "params": params})
 
+    async def subscribe(self, one: Party, other: Party) -> None:
+        method = self.chance.choice(["resources/subscribe", "resources/unsubscribe"])
+        await one.client.request(method, {"uri": f"r://{one.name}"})
 
-@pytest.mark.parametrize("seed", range(6))
-async def test_nothing_of_one_session_reaches_another(seed: int, tmp_path: Path) -> None:
+    async def update(self, one: Party, other: Party) -> None:
+        """Let the server say, on the session that all subscriptions are made in, that a resource has changed."""
+        session = next((name for name, each in self.server.received if each.get("method") == "resources/subscribe"), "")
+        if session in self.server.standing:
+            params = {"uri": f"r://{one.name}", "title": one.mark}
+            self.server.standing[session].put_nowait(
+                {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": params}
+            )
+
+    async def change_roots(self, one: Party, other: Party) -> None:
+        await one.client.notify("notifications/roots/list_changed", {"_meta": {"mark": one.mark}})
+
+
+@pytest.mark.parametrize(
+    ("seed", "sessions"), [*((seed, "per_client") for seed in range(6)), *((seed, "shared") for seed in (1, 3, 5))]
+)
+async def test_nothing_of_one_session_reaches_another(seed: int, sessions: str, tmp_path: Path) -> None:
     """With odd seeds, the clients are two principals, and each also tries the other's session."""
     keys = Keys(tmp_path, "anna", "bert")
     async with (
@@ -187,7 +208,7 @@ async def test_nothing_of_one_session_reaches_another(seed: int, tmp_path: Path)
         http_for(keys, "bert") as of_bert,
     ):
         servers = {"a": {"url": server.url, "protocol_version": "2025-11-25"}}
-        serve: dict[str, Any] = {"listen": "127.0.0.1:0", "resume": {"keep_s": 5.0}}
+        serve: dict[str, Any] = {"listen": "127.0.0.1:0", "resume": {"keep_s": 5.0}, "sessions": sessions}
         serve |= {"auth": keys.auth} if seed % 2 else {}
         async with Gateway({"servers": servers}, serve=serve) as gateway:
             parties = [
@@ -215,9 +236,14 @@ async def test_nothing_of_one_session_reaches_another(seed: int, tmp_path: Path)
                 assert all(other.mark not in text for text in one.seen)
                 answers = [each.result() for each in one.answers if each.done() and not each.cancelled()]
                 assert all(other.mark not in json.dumps(each) for each in answers)
-                sessions = {call.session for call in one.calls}
-                received = [message for session, message in server.received if session in sessions]
-                assert all(other.mark not in json.dumps(each) for each in received)
-            assert not {call.session for call in anna.calls} & {call.session for call in bert.calls}
+                own = {call.session for call in one.calls}
+                received = [message for session, message in server.received if session in own]
+                if sessions == "shared":
+                    # All that a session says to its server on its own: its roots are of no use to the others.
+                    assert "notifications/roots/list_changed" not in [each.get("method") for each in received]
+                else:
+                    assert all(other.mark not in json.dumps(each) for each in received)
+            is_shared = bool({call.session for call in anna.calls} & {call.session for call in bert.calls})
+            assert is_shared is (sessions == "shared")
             assert len(gateway._sessions.calls) == 0 and len(gateway._sessions) == 0
             assert len(gateway._sessions.logs) == 0 and gateway._sessions.logs.bytes == 0

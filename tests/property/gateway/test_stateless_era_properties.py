@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.examples import examples
 
 from mcp_manager.errors import RpcError
+from mcp_manager.gateway.endpoints.task_ids import TaskIds
 from mcp_manager.gateway.eras.header_checks import decoded_field
-from mcp_manager.gateway.eras.request_state import Place, RequestStates, State, TaskIds
+from mcp_manager.gateway.eras.request_state import Place, RequestStates, State
 from mcp_manager.gateway.eras.results import for_handshake, for_stateless, server_info_member
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.protocol.header_values import encode_header_value
@@ -43,7 +45,7 @@ def response(result: Any, request_id: Any, spaces: tuple[str, str], *, first: bo
     return json.dumps(ordered, separators=spaces).encode()
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(RESULTS, IDS, SPACES, METHODS, st.booleans())
 def test_a_stateless_client_gets_the_same_values_and_what_was_missing(
     result: dict[str, Any], request_id: Any, spaces: tuple[str, str], method: str, first: bool
@@ -67,7 +69,7 @@ def test_a_stateless_client_gets_the_same_values_and_what_was_missing(
     assert json.loads(for_stateless(adapted, json.dumps(request_id).encode(), method, INFO)[0]) == decoded
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(RESULTS, IDS, SPACES, METHODS, st.booleans())
 def test_a_handshake_client_gets_the_same_values_and_nothing_of_the_other_era(
     result: dict[str, Any], request_id: Any, spaces: tuple[str, str], method: str, first: bool
@@ -80,7 +82,7 @@ def test_a_handshake_client_gets_the_same_values_and_nothing_of_the_other_era(
     assert decoded["id"] == request_id
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(JSON, SPACES)
 def test_values_keep_their_bytes(value: Any, spaces: tuple[str, str]) -> None:
     raw = json.dumps(value, separators=spaces).encode()
@@ -92,14 +94,14 @@ def test_values_keep_their_bytes(value: Any, spaces: tuple[str, str]) -> None:
             assert raw in for_handshake(head, b"1", method)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_a_client_encodes_is_what_the_gateway_reads(value: str) -> None:
     field = encode_header_value(value).encode("ascii")
     assert decoded_field(b"\t " + field + b" ") == value
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.binary(max_size=40))
 def test_no_field_makes_the_decoding_fail(value: bytes) -> None:
     for each in (value, b"=?base64?" + value + b"?=", b"=?base64?" + base64.b64encode(value) + b"?="):
@@ -107,7 +109,7 @@ def test_no_field_makes_the_decoding_fail(value: bytes) -> None:
         assert decoded is None or isinstance(decoded, str)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(PLACES, PLACES, TEXT, st.integers(0, 7))
 def test_a_state_is_good_for_its_place_only(place: Place, other: Place, text: str, worker: int) -> None:
     state = State(place, "server", json.dumps(text), "key" if worker else "", worker)
@@ -119,7 +121,7 @@ def test_a_state_is_good_for_its_place_only(place: Place, other: Place, text: st
             STATES.open(sealed, other)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.integers(0, 10_000), st.sampled_from("ABab01-_"), PLACES)
 def test_a_changed_state_is_refused(at: int, letter: str, place: Place) -> None:
     sealed = STATES.seal(State(place, "server", '"s"'))
@@ -133,7 +135,7 @@ def test_a_changed_state_is_refused(at: int, letter: str, place: Place) -> None:
         STATES.open(sealed + "-TAMPERED", place)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(TEXT)
 def test_nothing_else_is_a_state(text: str) -> None:
     place = Place("", "", "", "")
@@ -144,7 +146,7 @@ def test_nothing_else_is_a_state(text: str) -> None:
         assert STATES.worker_of(each) is None
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(TEXT, TEXT, TEXT, TEXT)
 def test_task_ids_belong_to_a_principal_and_an_endpoint(one: str, other: str, server: str, task: str) -> None:
     ids = TaskIds(SEALER)

@@ -1,7 +1,7 @@
 """A worker process without a gateway, for tests of its parent: it says its number and process id over HTTP.
 
 ``--status N`` ends it at once with that exit status; ``--stubborn`` lets it ignore SIGTERM; ``--log FILE`` writes down
-each start, reload and end.
+each start, reload and end. After a reload with ``--drain S``, calls may take so many seconds at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ async def serve(options: argparse.Namespace) -> None:
     def on_order(order: str) -> None:
         note(options, order, assignment.number)
         if order == "reload":
-            lifeline.say({"is": "reloaded", "problem": options.problem})
+            more = {} if options.drain is None else {"drain_timeout_s": options.drain}
+            lifeline.say({"is": "reloaded", "problem": options.problem, **more})
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
@@ -62,5 +63,6 @@ if __name__ == "__main__":
     parser.add_argument("--status", type=int)
     parser.add_argument("--stubborn", action="store_true")
     parser.add_argument("--problem")
+    parser.add_argument("--drain", type=float)
     parser.add_argument("--log", type=Path)
     asyncio.run(serve(parser.parse_args()))

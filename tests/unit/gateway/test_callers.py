@@ -12,6 +12,7 @@ from mcp_manager.auth.caller import calling
 from mcp_manager.gateway import callers
 from mcp_manager.gateway.callers import CallersOfClients, session_of
 from mcp_manager.gateway.client import Client
+from mcp_manager.gateway.sessions.known_tasks import KnownTasks
 from mcp_manager.gateway.unattributed import Unattributed
 from mcp_manager.protocol.revisions import Era
 
@@ -82,7 +83,7 @@ CALLER = Caller("p\0s", capabilities=ASKED)
 
 async def test_servers_that_a_client_may_not_see_reach_it_neither_with_questions_nor_with_news() -> None:
     sessions = Sessions()
-    handlers = Unattributed(sessions).handlers()
+    handlers = Unattributed(sessions, KnownTasks()).handlers()
     with calling(CALLER):
         with pytest.raises(RpcError):
             await handlers["elicitation/create"]("hidden", {"message": "?"})
@@ -92,7 +93,7 @@ async def test_servers_that_a_client_may_not_see_reach_it_neither_with_questions
 
 async def test_a_question_goes_to_the_session_that_it_is_meant_for() -> None:
     sessions = Sessions()
-    ask = Unattributed(sessions).handlers()["elicitation/create"]
+    ask = Unattributed(sessions, KnownTasks()).handlers()["elicitation/create"]
     with calling(CALLER):
         assert bytes(await ask("a", {"message": "?"})) == b'{"action":"decline"}'
     assert sessions.told == [("s", "elicitation/create", {"message": "?"})]
@@ -109,7 +110,7 @@ async def test_a_question_goes_to_the_session_that_it_is_meant_for() -> None:
 )
 async def test_a_question_that_nobody_can_answer_is_refused(caller: Caller | None, method: str, code: int) -> None:
     sessions = Sessions()
-    ask = Unattributed(sessions).handlers()[method]
+    ask = Unattributed(sessions, KnownTasks()).handlers()[method]
     with pytest.raises(RpcError) as caught:
         if caller is None:
             await ask("a", {})
@@ -122,7 +123,7 @@ async def test_a_question_that_nobody_can_answer_is_refused(caller: Caller | Non
 
 async def test_log_messages_go_to_their_session_or_nowhere() -> None:
     sessions = Sessions()
-    tell = Unattributed(sessions).handlers()["notifications/message"]
+    tell = Unattributed(sessions, KnownTasks()).handlers()["notifications/message"]
     tell("a", {"level": "info"})
     assert sessions.told == []
     with calling(CALLER):

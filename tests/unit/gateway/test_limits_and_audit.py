@@ -9,10 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mcp_manager.config import AuditConfig, ClientLimitConfig
+from mcp_manager.config import (
+    AuditConfig,
+    ClientAuthConfig,
+    ClientLimitConfig,
+    ServeConfig,
+    ServerCredentialsConfig,
+)
+from mcp_manager.config.redaction import credentials_in
 from mcp_manager.errors import ConfigError
 from mcp_manager.gateway.security.audit import AuditLog
-from mcp_manager.gateway.security.audit_lines import outcome_of, shown_arguments
+from mcp_manager.gateway.security.audit_lines import named, outcome_of, shown_arguments, shown_name
 from mcp_manager.gateway.security.limits import LimitReachedError, Limits
 from mcp_manager.gateway.security.principal import Principal
 
@@ -123,6 +130,16 @@ def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 def test_arguments_are_written_without_credentials() -> None:
     shown = shown_arguments(msgspec.Raw(b'{"city":"Bern","login":{"password":"hunter22"}}'))
     assert shown is not None and json.loads(bytes(shown)) == {"city": "Bern", "login": {"password": "***"}}
+    serve = ServeConfig(
+        session_keys=("a key that seals, with \\ and more",),
+        auth=ClientAuthConfig(type="introspection", client_secret="sentinel-1"),
+        credentials={"a": ServerCredentialsConfig(type="exchange", client_secret="sentinel-2")},
+    )
+    secrets = sorted(credentials_in(serve), key=len, reverse=True)
+    escaped = b'{"t":"\\u0073entinel-1, sentinel-2","l":[{"k":"a key that seals, with \\\\ and more"}]}'
+    shown = shown_arguments(msgspec.Raw(escaped), secrets)
+    assert shown is not None and json.loads(bytes(shown)) == {"t": "***, ***", "l": [{"k": "***"}]}
+    assert shown_name("file:///x?token=sentinel-1", lambda: secrets) == "file:///x?token=***"
 
 
 def test_replies_say_how_requests_ended() -> None:
@@ -169,3 +186,18 @@ def test_claims_and_tools_are_those_of_the_rules_of_access() -> None:
     # A text is a single value, unless it is the scope.
     words = Limits([ClientLimitConfig(claims={"team": "red"}, max_concurrent=1)])
     assert words.of(Principal("a", claims={"team": "red blue"})).counters == ()
+
+
+@pytest.mark.parametrize(
+    "more", ['"ref":1', '"ref":{"name":2}', '"_meta":"x"', '"_meta":[]', '"_meta":{"traceparent":1}']
+)
+def test_no_other_param_hides_the_tool_that_a_limit_counts(more: str) -> None:
+    call = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{more},"name":"costly","arguments":{{}}}}}}'
+    assert named(call.encode()).name == "costly"
+
+
+def test_what_requests_name() -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    reference = b'{"id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"},"_meta":%b}}'
+    found = named(reference % b'{"traceparent":"00-%b-b7ad6b7169203331-01"}' % trace.encode())
+    assert (found.name, found.trace_id) == ("p", trace)

@@ -231,3 +231,21 @@ def test_levels_of_many_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert levels.lowest() == "error"
     with pytest.raises(KeyError):
         levels.set("s4", "loud")
+
+
+def test_the_level_of_one_principal_is_not_that_of_another() -> None:
+    levels = LogLevels(is_shared=True)
+
+    def wanted(session: str) -> list[str]:
+        return [
+            level for level in ("debug", "info", "error") if levels.wants(session, b'{"level":"%b"}' % level.encode())
+        ]
+
+    for level in ("error", "debug"):
+        levels.set("ann", level)
+        assert wanted("bob") == ["info", "error"]
+        assert levels.lowest() == ("info" if level == "error" else "debug")
+    assert wanted("ann") == ["debug", "info", "error"]
+    # Without authentication, all clients are one.
+    levels.is_shared = False
+    assert wanted("bob") == ["debug", "info", "error"]

@@ -79,6 +79,22 @@ def test_an_ended_session_stays_ended() -> None:
     assert ids_.find(other_id, "fleet", "anna") is not None
 
 
+def test_ids_follow_another_life() -> None:
+    clock = Clock()
+    ids = made(clock=clock)
+    (kept, _), (ended, client) = (ids.begin("fleet", "alice", "2025-11-25", {}) for _ in range(2))
+    ids.end(ended, client)
+    ids.replace_ttl(600.0)
+    clock.now += 100.0
+    other, others_client = ids.begin("fleet", "bob", "2025-11-25", {})
+    # Whatever is forgotten with it, no session that has ended is there again.
+    ids.end(other, others_client)
+    assert ids.find(kept, "fleet", "alice") is not None
+    assert ids.find(ended, "fleet", "alice") is None
+    ids.replace_ttl(50.0)
+    assert ids.find(kept, "fleet", "alice") is None
+
+
 def test_what_is_known_and_what_has_ended_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "_MOST_KNOWN", 8)
     monkeypatch.setattr(ids, "_MOST_ENDED", 4)
@@ -88,7 +104,7 @@ def test_what_is_known_and_what_has_ended_is_bounded(monkeypatch: pytest.MonkeyP
     assert all(ids_.find(session_id, "fleet", "anna") == client for session_id, client in begun)
     for session_id, client in begun:
         ids_.end(session_id, client)
-    assert len(ids_._ended) <= 4
+    assert len(ids_.ended) <= 4
     assert ids_.find(begun[-1][0], "fleet", "anna") is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manager.config.gateway_tables import META_TOOL_NAMES
-from mcp_manager.gateway.tool_search import tool_indexes
+from mcp_manager.gateway.tool_search import tool_index, tool_indexes
 from mcp_manager.gateway.tool_search.definitions import definition_in, one_line
 from mcp_manager.gateway.tool_search.meta_tools import META_TOOLS
 from mcp_manager.gateway.tool_search.tool_index import IndexedTool, ToolIndex
@@ -175,3 +176,31 @@ async def test_indexes_that_are_used_stay(monkeypatch: pytest.MonkeyPatch) -> No
     await indexes.search(b"e", partial(some, 500), "t1", 5)
     assert list(indexes._kept) == [b"e"]
     await indexes.aclose()
+
+
+def test_what_need_not_be_ranked_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools with frequent words alone are left out of the ranking only if they are not among the best."""
+    draw = random.Random(7)
+    words = [f"word{number}" for number in range(40)]
+    weights = [1 / (rank + 1) for rank in range(40)]
+
+    def text(length: int) -> str:
+        return " ".join(draw.choices(words, weights, k=length))
+
+    index = ToolIndex([tool(f"{text(1)}_{number}", description=text(draw.randint(1, 12))) for number in range(400)])
+    queries = [" ".join(draw.sample(words, draw.randint(1, 6))) for _ in range(150)]
+    shortened: list[bool] = []
+    best = ToolIndex._best
+
+    def noted(self: ToolIndex, counts: dict[str, int], limit: int) -> Any:
+        found = best(self, counts, limit)
+        shortened.append(found is not None)
+        return found
+
+    # Whatever is expected of the frequent words: what is found is looked at.
+    monkeypatch.setattr(tool_index, "_USUAL_OF_TERM", 100.0)
+    monkeypatch.setattr(ToolIndex, "_best", noted)
+    found = [[each.name for each in index.search(query, limit)] for query in queries for limit in (1, 5, 20)]
+    assert shortened.count(True) > 50 and shortened.count(False) > 50
+    monkeypatch.setattr(ToolIndex, "_best", lambda *_: None)
+    assert found == [[each.name for each in index.search(query, limit)] for query in queries for limit in (1, 5, 20)]
