@@ -22,8 +22,12 @@ from mcp_manager.gateway.endpoints.catalogue import Pages, catalogue_of
 from mcp_manager.gateway.endpoints.kinds import TOOLS, Kind
 from mcp_manager.gateway.endpoints.listings import Listing, Lists, read_entries
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
+from mcp_manager.gateway.endpoints.owned_tasks import OwnedTasks
+from mcp_manager.gateway.endpoints.parts import Parts
 from mcp_manager.gateway.endpoints.selection import Selection
+from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.sessions.sealing import Sealer
+from mcp_manager.gateway.tool_search.tool_indexes import ToolIndexes
 from mcp_manager.protocol.revisions import Era
 
 REPEAT = 1_000
@@ -38,9 +42,14 @@ class KnownListings:
 
     def __init__(self, lists: dict[str, Listing]) -> None:
         self.lists = lists
+        self.indexes = ToolIndexes()
+        self.pins = Pins()
 
     def servers(self) -> list[str]:
         return list(self.lists)
+
+    def is_deployed(self, server_id: str) -> bool:
+        return server_id in self.lists
 
     def priority(self, server_id: str) -> int:
         return 0
@@ -81,7 +90,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def fleet(lists: dict[str, Listing]) -> MergedEndpoint:
     # Nothing else than the lists is asked for.
     known: Any = KnownListings(lists)
-    return MergedEndpoint(known, known, known, Sealer(), Selection())
+    sealer = Sealer()
+    return MergedEndpoint(Parts(known, known, known, sealer, OwnedTasks(sealer)), Selection())
 
 
 def repeated(loop: asyncio.AbstractEventLoop, fleet: MergedEndpoint, message: Message) -> None:

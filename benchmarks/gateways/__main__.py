@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.calls.children import JsonChild, LoopbackServer, cores
 from benchmarks.gateways.driver import Driver
+from benchmarks.gateways.secured import SECURED
 from benchmarks.gateways.streams import IdleStreams, most_streams
 from benchmarks.gateways.subjects import COMPARED, missing
 
@@ -43,7 +44,7 @@ _INITIALIZE: Final = json.dumps(
 ).encode()
 _OWN: Final = ("execute_raw", "gateway")
 _LONGEST_ROUND_S: Final = 20.0
-_CASES: Final = ("many", "one", "large", "sessions", "streams", "lists")
+_CASES: Final = ("many", "one", "large", "secured", "sessions", "streams", "lists")
 # The default of a gateway
 _KEEPALIVE_S: Final = 15.0
 _HEADERS: Final = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
@@ -63,16 +64,17 @@ def memory_kb(pid: int, name: str) -> int:
     raise ValueError(name)
 
 
-def session_fields(url: str) -> bytes:
-    """Make a handshake, and return the header fields of later requests."""
+def session_fields(url: str, more: dict[str, str] | None = None) -> bytes:
+    """Make a handshake, and return the header fields of later requests, among them ``more``."""
+    more = more or {}
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port or 80, timeout=60)
-    connection.request("POST", parts.path, _INITIALIZE, _HEADERS)
+    connection.request("POST", parts.path, _INITIALIZE, _HEADERS | more)
     response = connection.getresponse()
     session, text = response.getheader("Mcp-Session-Id"), response.read()
     if response.status != 200:
         raise RuntimeError(f"initialize was answered by {response.status}: {text[:200]!r}")
-    fields = {"MCP-Protocol-Version": "2025-11-25"}
+    fields = {"MCP-Protocol-Version": "2025-11-25", **more}
     if session:
         fields["Mcp-Session-Id"] = session
     note = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
@@ -108,13 +110,16 @@ class Subject:
 
     async def open(self, *, stateless: bool) -> None:
         """Wait for the process, and begin a session."""
-        url = (await self.child.ask(None, timeout=60))["url"]
+        told = await self.child.ask(None, timeout=60)
+        url = told["url"]
         if not url:
             return
+        more = {"Authorization": told["authorization"]} if told.get("authorization") else {}
         if stateless:
-            self.driver = Driver(url, _CALL % _META, _STATELESS_FIELDS)
+            lines = b"".join(f"{name}: {value}\r\n".encode() for name, value in more.items())
+            self.driver = Driver(url, _CALL % _META, _STATELESS_FIELDS + lines)
         else:
-            fields = await asyncio.to_thread(session_fields, url)
+            fields = await asyncio.to_thread(session_fields, url, more)
             self.driver = Driver(url, _CALL % b"", fields)
 
     async def round(self, calls: int, in_flight: int, *, kept: bool = True) -> None:
@@ -145,14 +150,16 @@ class Subject:
         return statistics.median(sample[index] for sample in self.samples)
 
 
-async def compare(args: argparse.Namespace, size: int, in_flight: int, calls: int) -> None:
+async def compare(
+    args: argparse.Namespace, size: int, in_flight: int, calls: int, names: tuple[str, ...] = COMPARED
+) -> None:
     """Measure all subjects at one size, and print a table."""
     first, second = cores()
     async with LoopbackServer(first) as backend:
         url = backend.url(f"/json/{size}")
         subjects: list[Subject] = []
         try:
-            for name in COMPARED:
+            for name in names:
                 reason = missing(name)
                 if (args.only and name not in args.only) or reason:
                     if reason:
@@ -182,13 +189,13 @@ async def compare(args: argparse.Namespace, size: int, in_flight: int, calls: in
                         await subject.aclose()
             memory = {subject.label: memory_kb(subject.child.pid, "VmHWM") for subject in subjects}
             print(f"\n{size:,} B, {in_flight} in flight, {args.loop}")
-            print(f"{'':24}{'CPU µs':>9}{'ratio':>8}{'p50 µs':>9}{'p99 µs':>9}{'peak +MB':>10}")
+            print(f"{'':32}{'CPU µs':>9}{'ratio':>8}{'p50 µs':>9}{'p99 µs':>9}{'peak +MB':>10}")
             direct = subjects[0]
             for subject in subjects:
                 ratios = [mine[0] / theirs[0] for mine, theirs in zip(subject.samples, direct.samples, strict=True)]
                 grown = (memory[subject.label] - base[subject.label]) / 1024
                 print(
-                    f"{subject.label:24}{subject.median(0) * 1e6:9.1f}{statistics.median(ratios):8.2f}"
+                    f"{subject.label:32}{subject.median(0) * 1e6:9.1f}{statistics.median(ratios):8.2f}"
                     f"{subject.median(1) * 1e6:9.0f}{subject.median(2) * 1e6:9.0f}{grown:10.1f}"
                 )
         finally:
@@ -287,6 +294,8 @@ async def main() -> None:
         await compare(args, 100, 1, args.calls // 2)
     if "large" in cases:
         await compare(args, 1_000_000, 1, max(20, args.calls // 50))
+    if "secured" in cases:
+        await compare(args, 100, 16, args.calls, tuple(f"gateway: {each}" for each in SECURED))
     if "sessions" in cases:
         await sessions(args, 10_000)
     if "streams" in cases:

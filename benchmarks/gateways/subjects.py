@@ -14,7 +14,10 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
+
+from benchmarks.gateways.secured import SECURED, serving
 
 __all__ = ["COMPARED", "SUBJECTS", "missing"]
 
@@ -70,6 +73,13 @@ async def gateway(backend: str) -> None:
     async with Gateway(server, serve={"listen": "127.0.0.1:0"}) as serving:
         await serving.manager.execute_raw("bench", _REQUEST)
         _tell(url=f"{serving.url}/servers/bench/mcp")
+        await (await _lines()).read()
+
+
+async def secured_gateway(parts: str, backend: str) -> None:
+    """``Gateway`` with some of what makes it secure; see :mod:`benchmarks.gateways.secured`."""
+    async with serving(parts, backend, _REQUEST) as (url, authorization):
+        _tell(url=url, authorization=authorization)
         await (await _lines()).read()
 
 
@@ -148,6 +158,7 @@ SUBJECTS: dict[str, Callable[[str], Awaitable[None]]] = {
     "execute_raw": execute_raw,
     "gateway": gateway,
     "large gateway": large_gateway,
+    **{f"gateway: {parts}": partial(secured_gateway, parts) for parts in SECURED},
     "aiohttp proxy": plain_proxy,
     "fastmcp proxy": fastmcp_proxy,
 }
