@@ -13,9 +13,11 @@ from typing import Final, Self
 
 from mcp_manager.gateway.workers.assignment import socket_path
 
-__all__ = ["Listeners"]
+__all__ = ["BACKLOG", "Listeners"]
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 4096
+"""The most connections that wait in the queue of a socket while a worker is restarted; systems may allow less."""
+
 _DISTRIBUTES: Final = sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
 
 
@@ -24,8 +26,9 @@ class Listeners:
 
     The parent makes all sockets and keeps them open. So the port stays ours, port 0 included, and what connects while a
     worker is restarted waits for its successor in the socket's queue: no connection is refused or reset but those that
-    the dead worker had accepted. The kernel distributes connections over the sockets (``SO_REUSEPORT``); where it does
-    not, on other systems than Linux, all workers accept from one socket.
+    the dead worker had accepted, and, with :meth:`leave_out`, those in the queues. The kernel distributes connections
+    over the sockets (``SO_REUSEPORT``); where it does not, on other systems than Linux, all workers accept from one
+    socket.
 
     Parameters
     ----------
@@ -115,7 +118,7 @@ class Listeners:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             made.bind(socket_path(self.directory, number))
-            made.listen(_BACKLOG)
+            made.listen(BACKLOG)
         except BaseException:
             made.close()
             raise
@@ -162,7 +165,7 @@ def _listening(family: int, address: tuple[object, ...], *, shared: bool) -> soc
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind(address)
-        made.listen(_BACKLOG)
+        made.listen(BACKLOG)
     except BaseException:
         made.close()
         raise

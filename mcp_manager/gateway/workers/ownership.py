@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.config import BreakerConfig, ManagerConfig, RetryConfig, ServerConfig
 from mcp_manager.config.changes import EFFECTS
 from mcp_manager.gateway.workers.assignment import Assignment, socket_path
 from mcp_manager.gateway.workers.trust import Trust
@@ -41,8 +41,15 @@ _OF_THE_PROGRAM: Final = frozenset(
         "balancing",
         "hedge",
         "limits",
+        "breaker",
     }
 )
+# The owner has the circuit of the program. One for the way there would only tell that the owner has died, and would
+# refuse calls for seconds after its successor serves.
+_NO_BREAKER: Final = BreakerConfig(enabled=False)
+# The successor of an owner that has died does not know the sessions of its siblings, and refuses a call unexecuted: it
+# is sent again even if retries are turned off.
+_LEAST_ATTEMPTS: Final = 3
 
 
 def owner_of(server_id: str, count: int) -> int:
@@ -66,9 +73,10 @@ def divided(config: ManagerConfig, assignment: Assignment) -> ManagerConfig:
     """Return the configuration for one worker.
 
     A program that a sibling runs becomes a server over HTTP at the sibling's unix socket, under ``/servers/{id}/mcp``:
-    between workers there is ordinary MCP, with sessions, streams and cancellation. Its instances, restarts and limits
-    are those of the sibling. Servers over HTTP are connected by every worker, so their limits, breakers and sessions
-    are per worker: ``max_concurrent = 10`` allows 10 calls in each of them.
+    between workers there is ordinary MCP, with sessions, streams and cancellation. Its instances, restarts, limits
+    and circuits are those of the sibling, whose death opens no circuit: calls wait for its successor. Servers over HTTP
+    are connected by every worker, so their limits, circuits and sessions are per worker: ``max_concurrent = 10`` allows
+    10 calls in each of them.
 
     Parameters
     ----------
@@ -96,5 +104,18 @@ def _of_sibling(server_id: str, server: ServerConfig, assignment: Assignment, he
         # The sibling may not serve yet. Once all do, this worker connects: see :class:`~mcp_manager.gateway.workers.worker.Worker`.
         connect="lazy",
         # A first call may wait for the program to start.
-        **{**kept, "connect_timeout_s": max(server.connect_timeout_s, server.start_timeout_s)},
+        **{
+            **kept,
+            "connect_timeout_s": max(server.connect_timeout_s, server.start_timeout_s),
+            "breaker": _NO_BREAKER,
+            "retry": _retry_of(server.retry),
+        },
     )
+
+
+def _retry_of(retry: RetryConfig) -> RetryConfig:
+    if retry.attempts >= _LEAST_ATTEMPTS:
+        return retry
+    tools = {} if retry.attempts == 1 else retry.tools
+    is_trusting = retry.attempts > 1 and retry.trust_annotations
+    return msgspec.structs.replace(retry, attempts=_LEAST_ATTEMPTS, tools=tools, trust_annotations=is_trusting)

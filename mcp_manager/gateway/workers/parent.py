@@ -30,6 +30,9 @@ _FIRST_DELAY_S: Final = 0.5
 _LONGEST_DELAY_S: Final = 30.0
 # A worker that lived this long did not die of what killed the one before it.
 _STABLE_S: Final = 60.0
+# Connections wait for a successor, as closing the sockets resets those in their queues. From this failure on, it is
+# doubtful that there will be one soon, and siblings take over.
+_LEFT_OUT_FROM: Final = 2
 # For what comes after the last call: sessions and programs end.
 _AFTER_DRAIN_S: Final = 15.0
 _SUCCESS: Final = 0
@@ -193,7 +196,8 @@ class Parent:
             _log.warning("worker %d ended (%s); it is started again", number, _ending(worker.ended.result()))
             if failures:
                 assert self._listeners is not None
-                self._listeners.leave_out(number)
+                if failures >= _LEFT_OUT_FROM:
+                    self._listeners.leave_out(number)
                 delay_s = backoff_delay(failures - 1, _FIRST_DELAY_S, _LONGEST_DELAY_S, 0.2, random.random())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), delay_s)

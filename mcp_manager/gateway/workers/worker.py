@@ -13,6 +13,7 @@ from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import McpManagerError
 from mcp_manager.gateway.workers.assignment import Assignment
 from mcp_manager.gateway.workers.lifeline import Lifeline
+from mcp_manager.gateway.workers.listeners import BACKLOG
 from mcp_manager.gateway.workers.ownership import divided, is_elsewhere
 from mcp_manager.gateway.workers.siblings import Siblings
 from mcp_manager.manager import McpManager
@@ -64,6 +65,8 @@ class Worker:
         They are accepted until the end, also while calls under way finish: they may need this worker for theirs.
         """
         self._server = await asyncio.get_running_loop().create_server(protocols, sock=self._sibling_listener)
+        # The event loop has shortened the queue, in which calls wait if this worker dies.
+        self._sibling_listener.listen(BACKLOG)
 
     async def aclose(self) -> None:
         """Accept nothing more of siblings, and end the connections to them. Idempotent."""

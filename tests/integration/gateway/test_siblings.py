@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from aiohttp import web
 
 from mcp_manager.gateway.channels import EventStream
 from mcp_manager.gateway.workers.assignment import Assignment, socket_path
+from mcp_manager.gateway.workers.listeners import Listeners
 from mcp_manager.gateway.workers.siblings import Siblings
+from mcp_manager.gateway.workers.worker import Worker
 from mcp_manager.runtime.background import background_task
 
 pytestmark = pytest.mark.both_loops
@@ -248,3 +252,22 @@ async def test_a_sibling_that_does_not_run_is_told_as_not_sent(tmp_path: Path) -
         assert unanswered.replied is not None
         assert (unanswered.replied[0], unanswered.replied[2]) == (503, b"Retry-After: 1\r\n")
     await siblings.aclose()
+
+
+async def test_many_calls_wait_for_a_worker_that_does_not_accept(tmp_path: Path) -> None:
+    with Listeners(("127.0.0.1", 0), 1) as listeners, ExitStack() as opened:
+        ours, theirs = socket.socketpair()
+        opened.enter_context(ours)
+        opened.enter_context(theirs)
+        held = [os.dup(each.fileno()) for each in (listeners.public[0], listeners.siblings[0])]
+        worker = Worker(Assignment(0, 1, listeners.directory, SECRET, (), *held), theirs)
+        opened.enter_context(worker.listener)
+        await worker.listen_to_siblings(asyncio.Protocol)
+        try:
+            # The event loop gets no turn to accept one.
+            for _ in range(300):
+                waiting = opened.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(socket_path(listeners.directory, 0))
+        finally:
+            await worker.aclose()

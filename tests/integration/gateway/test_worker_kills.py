@@ -1,6 +1,7 @@
 """``mcp-manager serve --workers 2``: processes are killed while clients call, and no answer is lost or doubled.
 
-The tests share one service, because its start takes most of the time; the last one kills it.
+The tests share one service, because its start takes most of the time; the last one kills it. That of the owner comes
+first: the parent waits longer with each death of a worker.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import select
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +34,9 @@ CALLS = 20
 KINDS: list[tuple[str, dict[str, Any] | None]] = [
     (server, capabilities) for server in ("web", "local") for capabilities in ({}, {"elicitation": {}}, None)
 ] * 2
+# So many and so slow that the calls under way at a worker's death are far more than the failures that open a circuit.
+SLOW: list[tuple[str, dict[str, Any] | None]] = [("slow", kind) for kind in ({}, {"elicitation": {}}, None)] * 8
+SLOW_S = 0.2
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
@@ -60,10 +66,25 @@ class StatelessClient:
 
 
 class Load:
-    """Clients that call, each on a connection of its own, and what became of their calls."""
+    """Clients that call, and what became of their calls.
 
-    def __init__(self, served: ServedWorkers) -> None:
+    Parameters
+    ----------
+    served
+        The service.
+    kinds
+        The clients: see ``KINDS``.
+    keeps
+        Whether each keeps its connection; otherwise each call is made on a new one, and so at any worker.
+    """
+
+    def __init__(
+        self, served: ServedWorkers, kinds: list[tuple[str, dict[str, Any] | None]] = KINDS, *, keeps: bool = True
+    ) -> None:
         self._served = served
+        self._kinds = kinds
+        self._keeps = keeps
+        self.began: dict[str, float] = {}
         self._waiting: dict[int, asyncio.Event] = {}
         self.answered: list[str] = []
         self.failed: dict[str, str] = {}
@@ -76,7 +97,7 @@ class Load:
     async def run(self) -> None:
         """Let all clients make their calls."""
         async with asyncio.TaskGroup() as clients:
-            for server, capabilities in KINDS:
+            for server, capabilities in self._kinds:
                 clients.create_task(self._client(server, capabilities))
 
     async def until(self, count: int) -> None:
@@ -85,20 +106,21 @@ class Load:
             await self._waiting.setdefault(count, asyncio.Event()).wait()
 
     async def _client(self, server: str, capabilities: dict[str, Any] | None) -> None:
-        async with aiohttp.ClientSession() as http:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=not self._keeps)) as http:
             url = self._served.url(server)
             client = (
                 StatelessClient(http, url)
                 if capabilities is None
                 else await SessionClient(http, url).begin(capabilities)
             )
-            for _ in range(CALLS):
+            for _ in range(CALLS if self._keeps else CALLS // 3):
                 await self._call(client, f"call{next(numbers)}")
                 for count, event in self._waiting.items():
                     if self.ended >= count:
                         event.set()
 
     async def _call(self, client: SessionClient | StatelessClient, name: str) -> None:
+        self.began[name] = time.monotonic()
         try:
             answer = await client.request("tools/call", {"name": "note", "arguments": {"call": name}}, name)
         except aiohttp.ClientError as error:
@@ -124,7 +146,7 @@ class Service:
 
     def executed(self) -> Counter[str]:
         """Return how often each call was executed."""
-        ledgers = ("web", "local")
+        ledgers = ("web", "local", "slow")
         return Counter(entry.call for name in ledgers for entry in read_ledger(self.directory / name))
 
     def check(self, load: Load, most_failed: int) -> None:
@@ -132,14 +154,16 @@ class Service:
         done = self.executed()
         assert max(done.values()) == 1
         assert set(load.answered) <= set(done)
-        assert load.ended == len(KINDS) * CALLS
+        assert load.ended == len(load.began)
         assert len(load.failed) <= most_failed, load.failed
         assert not {name for name, why in load.failed.items() if why in ("not_sent", "rejected")} & set(done)
 
 
 def config_of(directory: Path, web: HttpServerProcess, **more: Any) -> dict[str, Any]:
     local = noting_stdio(directory / "local").config()
-    return {"servers": {"web": {"url": web.url, "breaker": {"min_calls": 10_000}}, "local": local, **more}}
+    slow = noting_stdio(directory / "slow", seconds=SLOW_S).config()
+    web_server = {"url": web.url, "breaker": {"min_calls": 10_000}}
+    return {"servers": {"web": web_server, "local": local, "slow": slow, **more}}
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +176,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_the_parent_has_not_loaded_what_serves(service: Service) -> None:
     loaded = [Path(f"/proc/{pid}/maps").read_text() for pid in (service.served.pid, *service.served.pids())]
     assert ["mcp_manager/_core/serving" in maps for maps in loaded] == [False, True, True]
+
+
+async def test_calls_that_begin_after_the_death_of_a_programs_worker_are_answered(service: Service) -> None:
+    served, load, before = service.served, Load(service.served, SLOW, keeps=False), service.served.pids()
+    running = asyncio.create_task(load.run())
+    await load.until(2 * len(SLOW))
+    dead_s = kill_owner(service.directory / "slow")
+    async with asyncio.timeout(20):
+        await running
+    later = {name for name, began_s in load.began.items() if began_s > dead_s}
+    assert len(later) >= len(SLOW)
+    assert {name: why for name, why in load.failed.items() if name in later} == {}
+    # Those under way at its death.
+    assert load.failed
+    service.check(load, len(SLOW))
+    await served.restarted(before)
 
 
 async def test_workers_are_killed_under_load(service: Service) -> None:
@@ -217,6 +257,20 @@ async def test_a_reload_deploys_once_what_all_workers_serve(service: Service) ->
 
 def test_the_parent_is_killed(service: Service) -> None:
     service.served.kill()
+
+
+def kill_owner(ledger: Path) -> float:
+    """Kill the worker that runs the program with a ledger, and return when it had ended (of the monotonic clock)."""
+    program = read_ledger(ledger)[-1].pid
+    # The name of a command may have spaces; the second field after it is the parent.
+    owner = int(Path(f"/proc/{program}/stat").read_text().rpartition(")")[2].split()[1])
+    end = os.pidfd_open(owner)
+    try:
+        os.kill(owner, signal.SIGKILL)
+        assert select.select([end], [], [], 20)[0]
+    finally:
+        os.close(end)
+    return time.monotonic()
 
 
 async def answers_again(url: str) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.config import BreakerConfig, ManagerConfig, RetryConfig, ServerConfig
 from mcp_manager.config.changes import EFFECTS
 from mcp_manager.gateway.workers import ownership
 from mcp_manager.gateway.workers.assignment import Assignment
@@ -39,6 +39,20 @@ def test_each_program_runs_once_and_is_reached_at_its_owner(count: int) -> None:
                 assert (server.tags, server.request_timeout_s) == (("a",), 7.0)
     assert sum(shares.values()) == 200
     assert min(shares.values()) > 200 / count / 2
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_the_way_to_a_sibling_has_no_circuit_and_repeats_what_was_not_executed(attempts: int) -> None:
+    retry = RetryConfig(attempts=attempts, trust_annotations=True, tools={"a": "safe"})
+    server = ServerConfig(command="true", breaker=BreakerConfig(consecutive_failures=2), retry=retry)
+    fleet = ManagerConfig(servers={"s": server})
+    elsewhere = 1 - ownership.owner_of("s", 2)
+    link = ownership.divided(fleet, assignment(elsewhere, 2)).servers["s"]
+    assert not link.breaker.enabled
+    assert link.retry.attempts == max(attempts, 3)
+    # Retries that are turned off stay so for what may have been executed.
+    assert link.retry.trust_annotations is (attempts > 1)
+    assert link.retry.tools == ({} if attempts == 1 else {"a": "safe"})
 
 
 def test_most_programs_stay_where_they_are_if_there_is_one_worker_more() -> None:
