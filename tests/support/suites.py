@@ -18,7 +18,7 @@ _INSTALLED = any(
 )
 PLUGIN: Final = () if _INSTALLED else ("-p", "mcp_manager.pytest_plugin")
 """Options that load the plugin of this package, where it is not installed."""
-_ALL: Final = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "typeguard")
+_ALL: Final = ("asyncio", "anyio", "benchmark", "timeout", "xdist", "hypothesispytest", "schemathesis", "typeguard")
 # With one of these, pytest repeats each message in full in its summary.
 _REPORTED_IN_FULL: Final = ("CI", "BUILD_NUMBER")
 

@@ -75,7 +75,8 @@ class MergedEndpoint(KnownRoutes):
         self._sealer = parts.sealer
         self._selection = selection
         self.page_size: int = page_size
-        self.name = self.key = name
+        self.name: str = name
+        self.key: str = name
         self._built: dict[Kind, BuiltList] = {}
         self._building: dict[Kind, asyncio.Lock] = {kind: asyncio.Lock() for kind in KINDS.values()}
         self._few: dict[tuple[Kind, tuple[str, ...]], tuple[Mapping[str, Listing], dict[str, Place]]] = {}

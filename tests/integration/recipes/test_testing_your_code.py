@@ -16,7 +16,7 @@ from support.suites import PLUGIN
 
 RECIPE = "testing_your_code"
 # Other plugins that are installed here are not of the recipe, and take a second to load.
-OTHERS = [f"-pno:{each}" for each in ("benchmark", "hypothesispytest", "timeout", "typeguard", "xdist")]
+OTHERS = [f"-pno:{each}" for each in ("benchmark", "hypothesispytest", "schemathesis", "timeout", "typeguard", "xdist")]
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", *OTHERS, *PLUGIN)
 # A user's run keeps what it compiles; with the first two of these set, pytest reports more.
 PLAIN = {"CI": "", "BUILD_NUMBER": "", "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": ""}
