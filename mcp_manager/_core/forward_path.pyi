@@ -5,6 +5,7 @@ client is, which server has the tool, and under which name. All of it is checked
 soon as anything else happens than a plain reply, the general path goes on with the call.
 """
 
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any, Never, Self, final
@@ -115,7 +116,11 @@ class ForwardedCall:
     deadline_ns: int
     waits_since: int
 
-    def __init__(self) -> Never: ...
+    def __init__(self, *args: Any, **kwargs: Any) -> Never: ...
+    def __call__(self, future: Future[Any]) -> None:
+        """Take the reply that has come; called by the future of the call."""
+    def put_off(self, deadline_ns: int) -> int:
+        """Return the deadline as it is: nothing puts it off."""
     def go_on(self) -> None:
         """Let the general path finish it. Idempotent."""
     def cancel(self) -> None:

@@ -2,6 +2,8 @@
 
 from mcp_manager._core.jsonrpc import Message
 
+__pyx_capi__: dict[str, object]
+
 class UnclearMemberError(ValueError):
     """Readers may take different members for the one that is sought: it is there twice, or a name has escapes."""
 
