@@ -14,6 +14,8 @@ __all__ = ["PageFiles"]
 
 _FOLDER: Final = Path(__file__).with_name("page")
 _INDEX: Final = "index.html"
+# Not what the system says of files: some call scripts text/plain, which browsers refuse to run.
+_CONTENT_TYPES: Final = mimetypes.MimeTypes()
 _FIELDS: Final = {
     # It holds nothing from elsewhere, and nobody may frame it: a click on it may start programs.
     # Nor may it ever make markup of a text.
@@ -46,7 +48,7 @@ class PageFiles:
         self._files: dict[str, _File] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             # What an editor or a packager leaves is none of them.
-            content_type, _ = mimetypes.guess_type(path.name)
+            content_type, _ = _CONTENT_TYPES.guess_type(path.name)
             if path.is_file() and content_type is not None and not path.name.startswith("."):
                 body = path.read_bytes()
                 shown = f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type

@@ -1,0 +1,18 @@
+"""The files of the page for operators."""
+
+from __future__ import annotations
+
+import mimetypes
+
+import pytest
+
+from mcp_manager.gateway.admin.static_files import PageFiles
+
+
+def test_scripts_can_run_whatever_the_system_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    mimetypes.init()
+    monkeypatch.setitem(mimetypes.types_map, ".js", "text/plain")
+    assert mimetypes.guess_type("app.js")[0] == "text/plain"
+    scripts = {name: each.content_type for name, each in PageFiles()._files.items() if name.endswith(".js")}
+    assert "app.js" in scripts
+    assert set(scripts.values()) <= {"application/javascript", "text/javascript"}
