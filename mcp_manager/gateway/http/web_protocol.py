@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from mcp_manager._core.serving_limits import ServingLimits
 from mcp_manager.gateway.http import refusals
 from mcp_manager.protocol.error_codes import INVALID_REQUEST
 
@@ -29,11 +30,11 @@ _TIMED_OUT: Final = (
     b"Connection: close\r\n\r\n%b"
 )
 
-# As ServingLimits has them.
-_HEAD_S: Final = 10.0
-_BODY_S: Final = 60.0
-_IDLE_S: Final = 75.0
-_WRITE_S: Final = 30.0
+_LIMITS: Final = ServingLimits()
+_HEAD_S: Final = _LIMITS.head_ns / 1e9
+_BODY_S: Final = _LIMITS.body_ns / 1e9
+_IDLE_S: Final = _LIMITS.idle_ns / 1e9
+_WRITE_S: Final = _LIMITS.write_ns / 1e9
 _LONGEST_HEAD: Final = 16 * 1024
 # Bytes that may come before the first request of them begins to be served: more than event loops read in a row.
 _MOST_UNSERVED: Final = 4 * 1024 * 1024

@@ -289,12 +289,11 @@ class Siblings:
         headers = self._headers((), ANONYMOUS)
         if last_id:
             headers["Last-Event-ID"] = last_id
-        rest = b""
+        blocks = EventBlocks()
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with self._session(worker).get(_url(path), headers=headers) as response:
                 async for chunk in response.content.iter_any():
-                    *blocks, rest = (rest + chunk).split(b"\n\n")
-                    for block in blocks:
+                    for block in blocks.take(chunk).split(b"\n\n")[:-1]:
                         yield block
 
     def _session(self, worker: int) -> aiohttp.ClientSession:

@@ -65,10 +65,7 @@ class Trust:
 
     def is_counted(self, incoming: Incoming) -> bool:
         """Return whether a sibling has counted and recorded a request already."""
-        if incoming.header(_CLIENT) is not None or not self.is_sibling(incoming):
-            return False
-        is_over_network = isinstance(incoming.peer, tuple)
-        return not is_over_network
+        return incoming.header(_CLIENT) is None and self.is_sibling(incoming)
 
     def principal_of(self, incoming: Incoming) -> str:
         """Return whom a request of a sibling is made for; ask :meth:`is_sibling` first."""
