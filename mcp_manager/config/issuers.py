@@ -24,8 +24,10 @@ class IssuerConfig(Settings, frozen=True, kw_only=True):
     ----------
     issuer
         Its issuer identifier, which its tokens name. The gateway tells it to clients (RFC 9728).
-    audience, jwks_url, algorithms, principal_claim, ca_file
-        As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there.
+    jwks_url
+        Where its keys are. Default: where the issuer's metadata says.
+    audience, algorithms, principal_claim, ca_file
+        As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``.
     """
 
     if TYPE_CHECKING:

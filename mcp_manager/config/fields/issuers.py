@@ -15,12 +15,12 @@ class IssuerFields(TypedDict, total=False):
     issuer: str | None
     """Its issuer identifier, which its tokens name. The gateway tells it to clients (RFC 9728)."""
     audience: SequenceNotStr[str]
-    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
     jwks_url: str | None
-    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    """Where its keys are. Default: where the issuer's metadata says."""
     algorithms: SequenceNotStr[str]
-    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
     principal_claim: str | None
-    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
     ca_file: str | None
-    """As for :class:`ClientAuthConfig`. Default: ``jwks_url`` as the issuer's metadata says, the others as there."""
+    """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
