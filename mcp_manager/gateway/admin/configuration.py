@@ -20,6 +20,7 @@ from mcp_manager.gateway.admin.fleet_state import FleetState
 from mcp_manager.gateway.admin.masks import restored, shown_server, whole_server
 from mcp_manager.gateway.admin.problems import Problem, Refusal, refused
 from mcp_manager.gateway.admin.requests import flag, json_response, read_object, take_query
+from mcp_manager.gateway.admin.revisions import check_match
 from mcp_manager.gateway.admin.sibling_acts import AdminSiblings
 from mcp_manager.gateway.serve_changes import FOLLOWED
 
@@ -171,7 +172,7 @@ class Configurations:
         is_dry = take_query(request, dry_run=flag).get("dry_run", False)
         body = await read_object(request)
         async with self._turn:
-            self._check(request)
+            check_match(request, self.revision, "configuration")
             meant = self._meant(body)
             file = self._read(meant)
             change, serve = self._planned(file, body)
@@ -198,12 +199,6 @@ class Configurations:
         file = self._read(meant)
         _, serve = self._planned(file, meant)
         await self._apply(file, meant, serve)
-
-    def _check(self, request: web.Request) -> None:
-        wanted = request.if_match
-        if wanted is not None and not {each.value for each in wanted if not each.is_weak} & {self.revision(), "*"}:
-            text = "The configuration has changed since its revision was read"
-            raise refused(412, text, hint="GET it again, and send its ETag", field="If-Match")
 
     def _meant(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a body with secrets in place of their masks."""

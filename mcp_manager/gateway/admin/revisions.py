@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
@@ -12,7 +13,7 @@ from mcp_manager.gateway.admin.problems import refused
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 
-__all__ = ["Revisions"]
+__all__ = ["Revisions", "check_match"]
 
 _MOST_KEPT: Final = 100_000
 
@@ -54,13 +55,28 @@ class Revisions:
 
     def check(self, manager: McpManager, server_id: str, request: web.Request) -> None:
         """Raise unless the server has a revision that ``If-Match`` names, if that is given (RFC 9110, section 13.1.1)."""
-        wanted = request.if_match
-        if "If-Match" in request.headers and not wanted:
-            hint = "send the ETag of the server, with its quotes"
-            raise refused(400, "If-Match has no entity tag", hint=hint, field="If-Match")
-        if wanted is None:
-            return
-        revision = self.of(manager, server_id)
-        if not any(each.value in (revision, "*") and not each.is_weak for each in wanted):
-            text = "The server has changed since its revision was read"
-            raise refused(412, text, hint="GET it again, and send its ETag", field="If-Match")
+        check_match(request, lambda: self.of(manager, server_id), "server")
+
+
+def check_match(request: web.Request, revision: Callable[[], str], what: str) -> None:
+    """Raise unless something has a revision that ``If-Match`` names, if that is given (RFC 9110, section 13.1.1).
+
+    Parameters
+    ----------
+    request
+        The request.
+    revision
+        Returns the present revision.
+    what
+        What has it, for errors.
+    """
+    wanted = request.if_match
+    if "If-Match" in request.headers and not wanted:
+        hint = f"send the ETag of the {what}, with its quotes"
+        raise refused(400, "If-Match has no entity tag", hint=hint, field="If-Match")
+    if wanted is None:
+        return
+    present = revision()
+    if not any(each.value in (present, "*") and not each.is_weak for each in wanted):
+        text = f"The {what} has changed since its revision was read"
+        raise refused(412, text, hint="GET it again, and send its ETag", field="If-Match")

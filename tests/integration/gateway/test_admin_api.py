@@ -173,6 +173,7 @@ async def test_what_cannot_be_served_is_refused_with_a_problem(server: ToolServe
             ("PUT", "/config", {"serve": {}}, {}, 422, "servers"),
             ("PUT", "/config", {"servers": {}, "serv": {}}, {}, 422, "serv"),
             ("PUT", "/config", {"servers": {}}, {"If_Match": '"old"'}, 412, "If-Match"),
+            ("PUT", "/config", {"servers": {}}, {"If_Match": "without quotes"}, 400, "If-Match"),
             ("POST", "/reload", None, {}, 409, ""),
             ("GET", "/none", None, {}, 404, ""),
             ("GET", "/snapshot", None, {"Host": "evil.example.com"}, 403, ""),
