@@ -52,6 +52,7 @@ MODULES = (
     "readings",
     "call_path",
     "call_texts",
+    "client_limits",
     "forward_path",
     "permanence",
 )

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint16_t
 
 from mcp_manager._core.call_path cimport CallPath, DirectCall
+from mcp_manager._core.client_limits cimport RouteUse
 from mcp_manager._core.jsonrpc cimport Message
 from mcp_manager._core.request_head cimport NOTED
 from mcp_manager._core.serving cimport ServedRequest
@@ -60,6 +61,8 @@ cdef class ForwardRoute:
     cdef readonly bint is_stateless
     # Whether only responses that mention certain members have to be adapted.
     cdef bint adapts_few
+    # What its calls count in; None until that was needed.
+    cdef public RouteUse use
 
 
 cdef class ForwardedCall:
@@ -73,8 +76,12 @@ cdef class ForwardedCall:
     cdef readonly DirectCall direct
     # The use of the client's own session; None if the session is shared.
     cdef readonly object checkout
-    # What it uses of the limits, and says in the audit log; None if neither applies.
+    # What it counts in, until it is over or the general path goes on with it; None if it is not counted, or by ``usage``.
+    cdef readonly RouteUse counted
+    # What it uses of the limits, and says in the audit log, if Python code finds that out; else None.
     cdef readonly object usage
+    # Nanoseconds since the epoch; 0 if the audit log says nothing of it.
+    cdef readonly int64_t came_ns
     cdef readonly int64_t started_ns
     cdef readonly int64_t deadline_ns
     cdef public object waits_since
@@ -88,6 +95,7 @@ cdef class ForwardedCall:
     cdef object general(self)
     cdef object answer(self, Message reply)
     cdef int let_go(self) except -1
+    cdef int end_use(self, bytes body, object rest) except -1
     cdef bytes opening(self, Message reply)
     cdef bytes adapted(self, Message reply)
 
@@ -113,9 +121,10 @@ cdef class ForwardPath:
     cdef dict quiet
     cdef object keep_alives
     cdef object count_first
-    # Whether calls are counted or recorded one by one, and what begins that.
+    # Whether calls are counted or recorded one by one, and what does it where compiled code does not.
     cdef object accounting
-    cdef object account
+    cdef object limits
+    cdef object counted_calls
     cdef object sent_requests
     cdef set waiting
     cdef readonly int64_t forwarded
@@ -124,4 +133,5 @@ cdef class ForwardPath:
     cdef bint send(
         self, ServedRequest request, KnownClient known, ForwardRoute route, Message message, Message sent
     ) except -1
+    cdef bint admit(self, ForwardedCall call, int64_t now_ns) except -1
     cdef int count(self, KnownFields fields) except -1

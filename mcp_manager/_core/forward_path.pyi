@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import Any, Never, Self, final
 
 from mcp_manager._core.call_path import CallPath, DirectCall
+from mcp_manager._core.client_limits import RouteUse
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.serving import ServedRequest
 
@@ -84,6 +85,8 @@ class ForwardRoute:
     supervisor: Any
     is_stateless: bool
     adapt: Callable[[bytes], bytes] | None
+    use: RouteUse | None
+    """What its calls count in; ``None`` until that is needed."""
 
     def __new__(
         cls,
@@ -111,7 +114,12 @@ class ForwardedCall:
     id_raw: bytes
     direct: DirectCall
     checkout: Any
+    counted: RouteUse | None
+    """What it counts in, until it is over; ``None`` if it is not counted, or by ``usage``."""
     usage: Any
+    """What Python code counts it in; ``None`` if it is not counted, or by ``counted``."""
+    came_ns: int
+    """Nanoseconds since the epoch; 0 if it is not recorded."""
     started_ns: int
     deadline_ns: int
     waits_since: int
@@ -121,6 +129,8 @@ class ForwardedCall:
         """Take the reply that has come; called by the future of the call."""
     def put_off(self, deadline_ns: int) -> int:
         """Return the deadline as it is: nothing puts it off."""
+    def hand_over_use(self) -> RouteUse | None:
+        """Return ``counted``, which whoever asks ends from now on."""
     def go_on(self) -> None:
         """Let the general path finish it. Idempotent."""
     def cancel(self) -> None:
@@ -140,9 +150,9 @@ class ForwardPath:
         Returns monotonic nanoseconds.
     take
         Takes a request that cannot be forwarded here; nothing was done with it.
-    account
-        Counts a call before it is sent, and returns what it uses until its ``end()``; ``None`` if it was refused. Called
-        only while ``accounting`` is on.
+    counted_calls
+        Says what the calls of a route count in (``use_of_route``), goes on with what a call uses (``usage_of``), and
+        counts calls that compiled code does not (``begin``). Asked only while ``accounting`` is on.
     go_on
         Goes on with a call on the general path, and returns what it has made of it.
     failed
@@ -154,7 +164,7 @@ class ForwardPath:
     owners
         By name, the registries of the gateway that are looked at, and those that a call is entered in while it is
         under way, each of which still belongs to its owner: ``servers``, ``paths``, ``granted_paths``, ``security``, ``accounting``,
-        ``ended``, ``running``, ``counts``, ``count``, ``names``, ``parameters``, ``keep_alives``, ``quiet``, ``sent_requests`` and
+        ``limits``, ``ended``, ``running``, ``counts``, ``count``, ``names``, ``parameters``, ``keep_alives``, ``quiet``, ``sent_requests`` and
         ``waiting``.
 
     Attributes
@@ -171,7 +181,7 @@ class ForwardPath:
         clock: Callable[[], int],
         *,
         take: Callable[[Any], None],
-        account: Callable[[ForwardedCall], Any],
+        counted_calls: Any,
         go_on: Callable[[ForwardedCall], Any],
         failed: Callable[[ForwardedCall, Exception], None],
         adapt: Callable[[ForwardedCall, Any, bytes], bytes],

@@ -15,6 +15,7 @@ from mcp_manager._core.call_path cimport CallPath, Channel
 from mcp_manager._core.call_texts cimport (
     META, TASK, TYPE, URIS, CallParams, is_evidently_complete, mentioned, opening_of, read_params, with_members,
 )
+from mcp_manager._core.client_limits cimport RouteUse, audit_line, may_have_failed
 from mcp_manager._core.json_text cimport Range
 from mcp_manager._core.jsonrpc cimport Message, scan_one
 from mcp_manager._core.member_names cimport ID, RESULT_MEMBER
@@ -24,6 +25,7 @@ from mcp_manager._core.serving cimport ServedRequest
 from mcp_manager._core.splicing cimport replaced
 
 from mcp_manager._core.jsonrpc import FrameError
+from time import time_ns
 
 cdef enum:
     MAX_DEPTH = 512
@@ -36,6 +38,7 @@ cdef enum:
     # Numbers of noted header fields
     METHOD_FIELD = 6
     NAME_FIELD = 7
+    TRACEPARENT_FIELD = 10
     # The fields that say who a client is, and how it wants to be answered: host, origin, accept, content-type,
     # mcp-session-id, mcp-protocol-version, authorization.
     WHO_FIELDS = 0b100111111
@@ -166,8 +169,7 @@ cdef class ForwardedCall:
         else:
             rest = PyMemoryView_FromObject(reply.data)[self.goes_on:reply.whole.end]
         path.count(self.known.fields)
-        if self.usage is not None:
-            self.usage.end(body)
+        self.end_use(body, rest)
         if incoming.connection is not None and not incoming.begun:
             incoming.write_response(200, body, rest, self.known.fields.fields)
 
@@ -178,7 +180,7 @@ cdef class ForwardedCall:
             return None
         if self.route.is_stateless:
             return None
-        if self.route.adapt is not None or self.usage is not None:
+        if self.route.adapt is not None or self.usage is not None or self.came_ns != 0:
             return None
         if mentioned(text, reply.whole.start, reply.whole.start + NEAR) & TYPE:
             return None
@@ -233,6 +235,30 @@ cdef class ForwardedCall:
         self.direct = None
         return 0
 
+    cdef int end_use(self, bytes body, object rest) except -1:
+        """Take note that it no longer uses the limits, and write its line of the audit log."""
+        cdef RouteUse counted = self.counted
+        cdef object audit
+        if self.usage is not None:
+            self.usage.end(body)
+        elif counted is not None:
+            audit = None if self.came_ns == 0 else self.path.accounting.audit
+            if audit is not None and may_have_failed(body):
+                self.path.counted_calls.usage_of(self).end(body)
+                return 0
+            self.counted = None
+            counted.account.leave(counted.counters)
+            if audit is not None:
+                audit.write(audit_line(
+                    self.came_ns, counted.line, self.path.clock() - self.started_ns,
+                    PyBytes_GET_SIZE(self.incoming.body), PyBytes_GET_SIZE(body),
+                ))
+        return 0
+
+    def hand_over_use(self):
+        counted, self.counted = self.counted, None
+        return counted
+
     # On the general path
 
     cdef object general(self):
@@ -281,11 +307,11 @@ cdef class ForwardedCall:
 
 @cython.final
 cdef class ForwardPath:
-    def __cinit__(self, CallPath calls not None, clock, *, take, account, go_on, failed, adapt, context, owners):
+    def __cinit__(self, CallPath calls not None, clock, *, take, counted_calls, go_on, failed, adapt, context, owners):
         self.calls = calls
         self.clock = clock
         self.take = take
-        self.account = account
+        self.counted_calls = counted_calls
         self.go_on = go_on
         self.failed = failed
         self.adapt = adapt
@@ -295,6 +321,7 @@ cdef class ForwardPath:
         self.granted_paths = owners["granted_paths"]
         self.security = owners["security"]
         self.accounting = owners["accounting"]
+        self.limits = owners["limits"]
         self.ended = owners["ended"]
         self.running = owners["running"]
         self.counts = owners["counts"]
@@ -460,13 +487,11 @@ cdef class ForwardPath:
         call.id_raw = message.cut(message.members[<int> ID])
         call.started_ns = now_ns
         call.deadline_ns = now_ns + <int64_t> supervisor.request_timeout_ns
-        if self.accounting.is_on:
-            call.usage = self.account(call)
-            if call.usage is None:
-                # A limit has refused it, and the client was told.
-                if checkout is not None:
-                    checkout.release()
-                return True
+        if self.accounting.is_on and not self.admit(call, now_ns):
+            # A limit has refused it, and the client was told.
+            if checkout is not None:
+                checkout.release()
+            return True
         call.direct = self.calls.start(record, TOOLS_CALL, sent, now_ns, call.deadline_ns, 0, channel, backend)
         self.forwarded += 1
         if call.direct.exchange is None or call.direct.future is None:
@@ -483,6 +508,25 @@ cdef class ForwardPath:
             self.running[call.key] = call
         call.direct.future.add_done_callback(call, context=self.context)
         return True
+
+    cdef bint admit(self, ForwardedCall call, int64_t now_ns) except -1:
+        """Count a call, and return whether the limits of its principal admit it."""
+        cdef RouteUse use
+        cdef object audit = self.accounting.audit
+        cdef tuple refusal = None
+        # The audit log says which trace a call belongs to.
+        if audit is None or (call.incoming.starts[TRACEPARENT_FIELD] == 0 and b"traceparent" not in call.message.data):
+            use = call.route.use
+            if use is None or not use.holds(self.limits.epoch, audit):
+                use = call.route.use = self.counted_calls.use_of_route(call)
+            if audit is None or use.line is not None:
+                refusal = use.account.admit(use.counters, use.most_running, now_ns)
+                if refusal is None:
+                    call.counted = use
+                    call.came_ns = 0 if audit is None else time_ns()
+                    return True
+        call.usage = self.counted_calls.begin(call, refusal)
+        return call.usage is not None
 
     cdef int count(self, KnownFields fields) except -1:
         counted = self.counts.get(fields.counted)

@@ -15,7 +15,7 @@ cdef enum:
 
 cdef enum:
     # Fields whose places are noted while the head is read.
-    NOTED = 10
+    NOTED = 11
 
 
 cdef class MessageCheck:

@@ -43,6 +43,7 @@ cdef dict NUMBERS = {
     b"mcp-name": 7,
     b"authorization": 8,
     b"last-event-id": 9,
+    b"traceparent": 10,
 }
 
 
@@ -222,6 +223,9 @@ cdef class RequestHead:
                 self.read_connection(text + value, value_size)
             elif strncasecmp(begin, b"mcp-method", 10) == 0:
                 number = 6
+        elif name_size == 11:
+            if strncasecmp(begin, b"traceparent", 11) == 0:
+                number = 10
         elif name_size == 12:
             if strncasecmp(begin, b"content-type", 12) == 0:
                 number = 3

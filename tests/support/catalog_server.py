@@ -25,6 +25,8 @@ def tool(name: str, **members: Any) -> dict[str, Any]:
 class CatalogServer(ScriptedServer):
     """Serve lists, page by page, and what is in them; every answer says what was asked for.
 
+    A call with the argument ``result`` is answered by that result.
+
     Parameters
     ----------
     lists
@@ -78,7 +80,8 @@ class CatalogServer(ScriptedServer):
             case "tools/call":
                 if not any(each["name"] == params["name"] for each in self.lists.get("tools", ())):
                     return self._unknown(request, f"Unknown tool: {params['name']}")
-                return self._reply(request, {"content": [{"type": "text", "text": params["name"]}]})
+                result = {"content": [{"type": "text", "text": params["name"]}]}
+                return self._reply(request, params.get("arguments", {}).get("result", result))
             case "prompts/get":
                 return self._reply(request, {"messages": [], "description": params["name"]})
             case "resources/read":

@@ -43,6 +43,12 @@ class Site:
     def path(self) -> ForwardPath:
         return self.gateway._direct.path
 
+    @property
+    def serve(self) -> dict[str, Any]:
+        """The fields of ``serve``."""
+        serve = self.gateway.serve
+        return {name: getattr(serve, name) for name in serve.__struct_fields__}
+
     async def client(self, principal: str, path: str = "/mcp") -> SessionClient:
         client = await SessionClient(self.http[principal], f"{self.gateway.url}{path}").begin()
         await client.request("tools/list")
@@ -115,3 +121,6 @@ async def forwarding_site(tmp_path: Path, **more: Any) -> AsyncIterator[Site]:
             yield made
             assert gateway.under_way == 0
             assert not gateway._keep_alives.waiting and not gateway._sessions.calls.running
+            limits = gateway._security.accounting.limits
+            accounts = [*limits._newer.values(), *limits._older.values()]
+            assert not any(each.is_used or any(limit.running for limit in each.counters) for each in accounts)

@@ -18,12 +18,13 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.serving import ServedRequest
 from mcp_manager.gateway import failures
 from mcp_manager.gateway.client import ANONYMOUS, Client
-from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.endpoints.merged import MergedEndpoint
 from mcp_manager.gateway.forwarding import Forwarding
+from mcp_manager.gateway.http.counted_calls import CountedCalls
 from mcp_manager.gateway.http.posts import PostChannel
 from mcp_manager.gateway.http.reception import Reception
 from mcp_manager.gateway.security.accounting import Usage
+from mcp_manager.gateway.security.limits import LimitReachedError
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.gateway.sent_requests import SentRequest, failed
@@ -40,7 +41,6 @@ _FOR_EVER: Final = 1 << 62
 # How long credentials are believed before they are looked at again.
 _BELIEVED_S: Final = 1.0
 _BEARER: Final = b"bearer "
-_TRACEPARENT: Final = b"traceparent"
 _HANDSHAKE: Final = "handshake"
 _STATELESS: Final = "stateless"
 
@@ -70,12 +70,14 @@ class DirectCalls:
         self._reception = reception
         self._forwarding = forwarding
         self._pins = pins
+        self._counted_calls = CountedCalls(reception.security.accounting, self._refuse)
         owners: dict[str, Any] = {
             "servers": manager._servers,
             "paths": reception.endpoints.by_path,
             "granted_paths": reception.endpoints.by_path_and_grant,
             "security": reception.security,
             "accounting": reception.security.accounting,
+            "limits": reception.security.accounting.limits,
             "ended": handshake.ids.ended,
             "running": handshake.sessions.calls.running,
             "counts": reception.traffic.requests,
@@ -91,7 +93,7 @@ class DirectCalls:
             manager._dispatcher.path,
             time.monotonic_ns,
             take=reception.take,
-            account=self._account,
+            counted_calls=self._counted_calls,
             go_on=self._go_on,
             failed=self._failed,
             adapt=self._adapted,
@@ -170,31 +172,13 @@ class DirectCalls:
         fields, reception = call.known.fields, self._reception
         count = partial(reception.traffic.count, fields.endpoint.name, fields.era)
         channel = PostChannel(call.incoming, fields.accepted, reception.keep_alives, count, fields.fields)
-        channel.usage = call.usage
+        channel.usage = self._counted_calls.usage_of(call)
         return channel
 
-    def _account(self, call: ForwardedCall) -> Usage | None:
-        """Count a call before it is sent, and answer it if a limit refuses it: then return ``None``."""
-        fields, incoming = call.known.fields, call.incoming
-        accounting = self._reception.security.accounting
-        sender, is_recorded = fields.sender, accounting.audit is not None
-        if sender is None or (is_recorded and incoming.header(_TRACEPARENT) is not None):
-            # A line of the audit log is written later: what differs with each request is in a sender of its own.
-            sender = accounting.sender(fields.principal, fields.endpoint.name, fields.era, _session_id(incoming))
-            sender.came(incoming)
-            if not sender.traceparent:
-                fields.sender = sender
-        else:
-            sender.current()
-        usage = Usage(sender, call.message, CALL_TOOL, len(incoming.body))
-        if usage.refusal is None and (is_recorded or sender.scope.has_tools):
-            usage.routed(Route(call.route.server_id, call.request, call.route.adapt))
-        if usage.refusal is None:
-            return usage
+    def _refuse(self, call: ForwardedCall, usage: Usage, refusal: LimitReachedError) -> None:
         channel = self._channel(call)
         channel.usage = usage
-        channel.finish(failures.as_response(call.id_raw, usage.refusal))
-        return None
+        channel.finish(failures.as_response(call.id_raw, refusal))
 
     def _go_on(self, call: ForwardedCall) -> Any:
         channel = self._channel(call)

@@ -16,7 +16,7 @@ from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.security import audit_lines
 from mcp_manager.gateway.security.audit import AuditLog
 from mcp_manager.gateway.security.audit_lines import AuditLine, Named, Outcome
-from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedError, Limits, Scope, take
+from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedError, Limits, Scope
 from mcp_manager.gateway.security.principal import Principal
 from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING, SUBSCRIBE, UNSUBSCRIBE
 
@@ -117,6 +117,39 @@ class Sender:
         if traceparent is not None:
             self.traceparent = traceparent.decode("latin-1")
 
+    def answered_line(self, method: str, asked: Named, server_id: str, own: Named) -> bytes | None:
+        """Return what the audit log says of requests that a server answers, between the time and the numbers.
+
+        Parameters
+        ----------
+        method, asked
+            The method, and what the client names.
+        server_id, own
+            The server, and how that names it.
+
+        Returns
+        -------
+        ``None`` if it is not the same for each of them.
+        """
+        if not self.accounting.has_same_lines(asked.name, own.name):
+            return None
+        return audit_lines.between_time_and_numbers(
+            AuditLine(
+                time="",
+                principal=self.account.principal.name,
+                client=audit_lines.address_of(self.client),
+                endpoint=self.endpoint,
+                era=self.era,
+                session=audit_lines.digest(self.session),
+                method=method,
+                name=asked.name,
+                server=server_id,
+                server_name=own.name,
+                outcome="ok",
+                delivery="answered",
+            )
+        )
+
     def stream(self) -> Callable[[], None]:
         """Count a stream, or raise :class:`LimitReachedError`; return what is to be called once at its end."""
         counters = self.scope.counters
@@ -159,19 +192,9 @@ class Usage:
     )
 
     def __init__(self, sender: Sender, message: Message, method: str, size: int) -> None:
-        self._sender = sender
-        self._message: Message | Named = message
-        self._method = method
-        self._size = size
-        self._is_stream = self._has_ended = False
-        self.route: Route | None = None
-        self.refusal: LimitReachedError | None = None
-        self.reason: str = ""
-        self._began_ns = 0
+        self._set_out(sender, message, method, size)
         if sender.accounting.audit is not None:
-            self._began_at_ns = time.time_ns()
-            self._began_ns = time.monotonic_ns()
-        self._account = sender.account
+            self.began(time.time_ns(), time.monotonic_ns())
         self._counters: tuple[Counter, ...] = sender.scope.counters
         try:
             self._account.begin(self._counters)
@@ -180,6 +203,48 @@ class Usage:
             self._refuse(refusal)
         else:
             self._is_counted = True
+
+    @classmethod
+    def going_on(cls, sender: Sender, message: Message, size: int, counters: tuple[Counter, ...]) -> Usage:
+        """Return a call of a tool that was counted before; the parameters are those of ``Usage``, and its counters."""
+        usage = cls.__new__(cls)
+        usage._set_out(sender, message, CALL_TOOL, size)
+        usage._counters, usage._is_counted = counters, True
+        return usage
+
+    @classmethod
+    def refused_by(cls, sender: Sender, message: Message, size: int, refusal: LimitReachedError) -> Usage:
+        """Return a call of a tool that a limit has refused before."""
+        usage = cls.going_on(sender, message, size, ())
+        usage._is_counted = False
+        if sender.accounting.audit is not None:
+            usage.began(time.time_ns(), time.monotonic_ns())
+        usage._refuse(refusal)
+        return usage
+
+    def _set_out(self, sender: Sender, message: Message, method: str, size: int) -> None:
+        self._sender = sender
+        self._account = sender.account
+        self._message: Message | Named = message
+        self._method = method
+        self._size = size
+        self._is_stream = self._has_ended = False
+        self.route: Route | None = None
+        self.refusal: LimitReachedError | None = None
+        self.reason: str = ""
+        self._began_ns = 0
+
+    def began(self, at_ns: int, began_ns: int) -> None:
+        """Have a line in the audit log.
+
+        Parameters
+        ----------
+        at_ns
+            When it came, in nanoseconds since the epoch.
+        began_ns
+            The same by the monotonic clock.
+        """
+        self._began_at_ns, self._began_ns = at_ns, began_ns
 
     def routed(self, route: Route) -> LimitReachedError | None:
         """Take note of where it goes; return the limit of the tool that is reached, if one is.
@@ -275,7 +340,7 @@ class Usage:
         tool = audit_lines.named(route.request).name
         counters = () if tool is None else self._sender.scope.of_tool(route.server_id, tool)
         try:
-            take(counters, self._sender.accounting.limits.clock)
+            self._account.take(counters)
         except LimitReachedError as refusal:
             self._refuse(refusal)
         else:
@@ -464,6 +529,11 @@ class Accounting:
             return None
         own = () if principal.credential is None else (principal.credential,)
         return audit_lines.shown_arguments(asked.arguments, (*own, *self.secrets()))
+
+    def has_same_lines(self, *names: str | None) -> bool:
+        """Tell whether lines of answered requests that name the same differ in their times and numbers alone."""
+        arguments = self.audit is not None and self.audit.arguments
+        return not arguments and not any(name is not None and audit_lines.may_have_secrets(name) for name in names)
 
     def shown_name(self, name: str | None) -> str | None:
         """Return what a request names for the audit log, without secrets in URIs."""

@@ -17,8 +17,9 @@ _log = logging.getLogger(__name__)
 
 # Lines are written together: a thread that woke for each of them would cost more than the line.
 _GATHERED_S: Final = 0.05
-# The thread lets go of the interpreter after so many.
-_AT_ONCE: Final = 32
+# The thread lets go of the interpreter after so many, of which one that is still to be made counts as many.
+_AT_ONCE: Final = 1_024
+_WORK_OF_ONE: Final = 32
 _END_S: Final = 5.0
 _SHARE_OF_DENIALS: Final = 4
 
@@ -51,7 +52,7 @@ class AuditLog:
         self.arguments: bool = config.arguments
         self._most = config.max_queue
         self._file = AuditFile(config.path)
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[Entry | bytes] = deque()
         # Set while the thread has something to do, or is to end.
         self._wake = threading.Event()
         self._end = threading.Event()
@@ -87,8 +88,8 @@ class AuditLog:
             self._thread = threading.Thread(target=self._run, name="mcp-manager audit log", daemon=True)
             self._thread.start()
 
-    def write(self, entry: Entry) -> None:
-        """Write a line, soon; it is dropped if too many wait."""
+    def write(self, entry: Entry | bytes) -> None:
+        """Write a line, or what makes one, soon; it is dropped if too many wait."""
         self._append(entry, self._most)
 
     def write_denial(self, entry: Entry) -> None:
@@ -98,7 +99,7 @@ class AuditLog:
         """
         self._append(entry, max(self._most // _SHARE_OF_DENIALS, 1))
 
-    def _append(self, entry: Entry, most: int) -> None:
+    def _append(self, entry: Entry | bytes, most: int) -> None:
         queue = self._queue
         if len(queue) >= most:
             self._overflow(most)
@@ -176,8 +177,14 @@ class AuditLog:
         with self._file.appending():
             while queue:
                 lines = []
-                for _ in range(min(_AT_ONCE, len(queue))):
+                work = 0
+                while queue and work < _AT_ONCE:
                     entry = queue.popleft()
+                    work += 1
+                    if isinstance(entry, bytes):
+                        lines.append(entry)
+                        continue
+                    work += _WORK_OF_ONE
                     try:
                         line = entry.line()
                     except Exception:

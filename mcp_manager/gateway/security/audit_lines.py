@@ -21,8 +21,10 @@ __all__ = [
     "Named",
     "Outcome",
     "address_of",
+    "between_time_and_numbers",
     "digest",
     "encoded",
+    "may_have_secrets",
     "named",
     "outcome_of",
     "rfc3339",
@@ -180,6 +182,11 @@ def encoded(line: AuditLine) -> bytes:
     return _encoder.encode(line)
 
 
+def between_time_and_numbers(line: AuditLine) -> bytes:
+    """Return what a line says between its time, which is "", and the numbers, which it does not have."""
+    return _encoder.encode(line).removeprefix(b'{"time":""').removesuffix(b"}")
+
+
 def outcome_of(reply: bytes) -> Outcome:
     """Return what a reply says of its request."""
     if b'"isError"' not in reply and b'"error"' not in reply:
@@ -268,7 +275,12 @@ def _masked(value: Any, secrets: Sequence[str]) -> Any:
 
 def shown_name(name: str | None, secrets: Callable[[], Sequence[str]]) -> str | None:
     """Return a name or a URI without the texts that are not shown, which a URI may have."""
-    return name if name is None or _URI not in name else masked(name, secrets())
+    return name if name is None or not may_have_secrets(name) else masked(name, secrets())
+
+
+def may_have_secrets(name: str) -> bool:
+    """Tell whether a name is a URI, which may have secrets in it."""
+    return _URI in name
 
 
 def trace_id(traceparent: Any) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from mcp_manager._core.allowance import RateLimiter
+from mcp_manager._core.client_limits import Counter, UseCounts, take
 from mcp_manager.config.access import ClientLimitConfig
 from mcp_manager.errors import RpcError
 from mcp_manager.gateway.endpoints.name_patterns import NamePatterns
@@ -56,32 +56,6 @@ class LimitReachedError(RpcError):
         return b"Retry-After: %d\r\n" % max(math.ceil(self.retry_after_s or 0.0), 1)
 
 
-class Counter:
-    """What one principal uses of one limit.
-
-    Attributes
-    ----------
-    running, streams
-        Its requests under way, and its open streams.
-    """
-
-    __slots__ = ("_limiter", "config", "most_running", "most_streams", "running", "streams")
-
-    def __init__(self, config: ClientLimitConfig, workers: int) -> None:
-        self.config: ClientLimitConfig = config
-        self._limiter: RateLimiter | None = None
-        if config.rate:
-            self._limiter = RateLimiter(rate=max(config.rate / workers, 1e-9), burst=-(-config.burst // workers))
-        self.most_running: int = -(-config.max_concurrent // workers)
-        self.most_streams: int = -(-config.max_streams // workers)
-        self.running: int = 0
-        self.streams: int = 0
-
-    def wait_ns(self, now_ns: int) -> int:
-        """Admit a request by the rate and return 0, or return the nanoseconds after which to try again."""
-        return 0 if self._limiter is None else self._limiter.take(now_ns)
-
-
 class Scope:
     """The limits of one principal that count the requests to one endpoint.
 
@@ -113,26 +87,22 @@ class Scope:
         return found
 
 
-class Account:
+class Account(UseCounts):
     """What one principal uses.
 
     Attributes
     ----------
     principal
         The principal, with its newest credentials.
-    running, streams
-        Its requests under way, and its open streams, at all endpoints.
     """
 
-    __slots__ = ("_known", "_limits", "_scopes", "counters", "generation", "principal", "running", "streams")
+    __slots__ = ("_known", "_limits", "_scopes", "counters", "generation", "principal")
 
     def __init__(self, limits: Limits, principal: Principal) -> None:
         self._limits = limits
         self.principal: Principal = principal
         self.generation: int = -1
         self.counters: tuple[Counter, ...] = ()
-        self.running: int = 0
-        self.streams: int = 0
         # Of all limits that have applied, by their numbers: another token of the principal starts none of them anew.
         self._known: dict[int, Counter] = {}
         self._scopes: dict[str, Scope] = {}
@@ -161,6 +131,7 @@ class Account:
         if counters != self.counters:
             self.counters = counters
             self._scopes = {}
+            self.epoch = object()
 
     def scope(self, endpoint: str) -> Scope:
         """Return the limits that count requests to an endpoint, by its name."""
@@ -184,17 +155,27 @@ class Account:
         counters
             The limits that count it.
         """
-        if 0 < self._limits.most_running <= self.running:
-            raise LimitReachedError(_too_many(self._limits.most_running, _REQUESTS))
-        if counters:
-            take(counters, self._limits.clock)
-        self.running += 1
+        refused = self.begin_request(counters, self._limits.most_running, self._limits.clock() if counters else 0)
+        if refused is not None:
+            raise self.refusal(*refused)
 
     def end(self, counters: tuple[Counter, ...]) -> None:
         """Take note that a request has ended."""
-        self.running -= 1
-        for counter in counters:
-            counter.running -= 1
+        self.end_request(counters)
+
+    def take(self, counters: tuple[Counter, ...]) -> None:
+        """Count a request that is counted already in further limits as well, or raise :class:`LimitReachedError`."""
+        refused = take(counters, self._limits.clock())
+        if refused is not None:
+            raise self.refusal(*refused)
+
+    def refusal(self, counter: Counter | None, wait_ns: int) -> LimitReachedError:
+        """Return the error for a request that is refused, as :meth:`UseCounts.begin_request` says why."""
+        if counter is None:
+            return LimitReachedError(_too_many(self._limits.most_running, _REQUESTS))
+        if wait_ns == 0:
+            return LimitReachedError(_too_many(counter.config.max_concurrent, _REQUESTS))
+        return LimitReachedError(f"Too many requests: you may send {counter.config.rate:g} per second", wait_ns / 1e9)
 
     def open_stream(self, counters: tuple[Counter, ...]) -> None:
         """Count a stream, or raise :class:`LimitReachedError`; :meth:`close_stream` takes it back."""
@@ -232,6 +213,12 @@ class Limits:
         for none, if all clients are one principal.
     clock
         Returns monotonic nanoseconds.
+
+    Attributes
+    ----------
+    epoch
+        Another object as soon as an account may have other limits, or be another one; what changes the limits of one
+        account alone is told by the account.
     """
 
     def __init__(
@@ -246,6 +233,7 @@ class Limits:
         self.most_running: int
         self.most_streams: int
         self.most_running, self.most_streams = most
+        self.epoch: object = object()
         self._configs = tuple(configs)
         self._workers = workers
         self._generation = 0
@@ -264,6 +252,7 @@ class Limits:
     def apply(self, configs: Sequence[ClientLimitConfig], most: tuple[int, int] = (0, 0)) -> None:
         """Have these limits from now on; limits that stay go on counting."""
         self.most_running, self.most_streams = most
+        self.epoch = object()
         if tuple(configs) != self._configs:
             self._configs = tuple(configs)
             self._generation += 1
@@ -276,6 +265,8 @@ class Limits:
             if len(self._newer) >= _MOST_ACCOUNTS // 2:
                 used = {name: each for name, each in self._older.items() if each.is_used}
                 self._older, self._newer = self._newer, used
+                # Some are not known any more.
+                self.epoch = object()
             self._newer[principal.name] = account
         if account.principal is not principal or account.generation != self._generation:
             self._decide(account, principal)
@@ -291,21 +282,6 @@ class Limits:
             account.follow(self._configs, self._generation)
         applying = {number: each for number, each in enumerate(self._configs) if _applies(each, principal)}
         account.show(applying, self._workers)
-
-
-def take(counters: tuple[Counter, ...], clock: Callable[[], int]) -> None:
-    """Count a request in all of these limits, or in none and raise :class:`LimitReachedError`."""
-    for counter in counters:
-        if 0 < counter.most_running <= counter.running:
-            raise LimitReachedError(_too_many(counter.config.max_concurrent, _REQUESTS))
-    now_ns = clock()
-    for counter in counters:
-        wait_ns = counter.wait_ns(now_ns)
-        if wait_ns:
-            text = f"Too many requests: you may send {counter.config.rate:g} per second"
-            raise LimitReachedError(text, wait_ns / 1e9)
-    for counter in counters:
-        counter.running += 1
 
 
 def _too_many(most: int, what: str) -> str:

@@ -82,7 +82,7 @@ async def test_where_a_call_goes(site: Site) -> None:
     # Credentials of clients that a server gets from now on
     await site.forwarded(anna, "wiki__find")
     await site.forwarded(anna, "crm__find")
-    await gateway.replace_serve({**serve_of(site), "credentials": {"wiki": {"pass_headers": ["X-Team"]}}})
+    await gateway.replace_serve({**site.serve, "credentials": {"wiki": {"pass_headers": ["X-Team"]}}})
     assert text_of(await call(anna, "crm__find")) == "find"
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "wiki__find"}}
     async with await anna.send(body, **{"X-Team": "blue"}) as response:
@@ -93,11 +93,6 @@ async def test_where_a_call_goes(site: Site) -> None:
     await site.forwarded(anna, "crm__find")
     gateway._reception.sent.is_enabled = False
     assert not await is_forwarded(site, anna, "crm__find")
-
-
-def serve_of(site: Site) -> dict[str, Any]:
-    serve = site.gateway.serve
-    return {name: getattr(serve, name) for name in serve.__struct_fields__}
 
 
 async def test_a_server_that_drains_and_another_one_of_its_id(site: Site) -> None:
@@ -187,13 +182,13 @@ async def test_pins_that_block(site: Site, tmp_path: Path, monkeypatch: pytest.M
     write_pins(str(pins), {})
     anna = await site.client("anna")
     await site.forwarded(anna, "crm__find")
-    await site.gateway.replace_serve({**serve_of(site), "pins": {"path": str(pins), "mode": "block"}})
+    await site.gateway.replace_serve({**site.serve, "pins": {"path": str(pins), "mode": "block"}})
     before = site.path.forwarded
     for _ in range(4):
         assert "error" in await call(anna, "crm__find")
     assert site.path.forwarded == before
     # Not even what is as it was pinned is known for long.
-    await site.gateway.replace_serve({**serve_of(site), "pins": {}})
+    await site.gateway.replace_serve({**site.serve, "pins": {}})
     await site.forwarded(anna, "crm__find")
     monkeypatch.setattr(Pins, "blocks", True)
     site.gateway.replace_rules([])

@@ -1,0 +1,124 @@
+"""What calls that compiled code forwards use of limits, and what the audit log says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from support.forwarding_site import Site, call, forwarding_site, text_of
+from support.session_clients import MovedServer, SessionClient
+
+from mcp_manager.gateway.security.limits import LIMIT_REACHED
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+FAILED = {"content": [{"type": "text", "text": "no"}], "isError": True}
+FINE = {"content": [{"type": "text", "text": "yes"}], "isError": False, "structuredContent": {"isError": False}}
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with forwarding_site(tmp_path) as site:
+        yield site
+
+
+async def lines_of(site: Site) -> list[dict[str, Any]]:
+    """Return what the audit log says of calls."""
+    audit = site.gateway._security.accounting.audit
+    assert audit is not None
+    await audit.flush()
+    lines = [json.loads(line) for line in site.audit.read_text().splitlines()]
+    return [each for each in lines if each["method"] == "tools/call"]
+
+
+async def forwarded(site: Site, client: SessionClient, name: str, **arguments: Any) -> Any:
+    """Return the reply to a call that compiled code forwards."""
+    before = site.path.forwarded
+    reply = await call(client, name, **arguments)
+    assert site.path.forwarded == before + 1
+    return reply
+
+
+async def test_lines_say_how_each_call_ended(site: Site) -> None:
+    anna = await site.client("anna")
+    await site.forwarded(anna, "crm__find")
+    known = len(await lines_of(site))
+    for result in (FINE, FAILED, {**FINE, "structuredContent": {"isError": True}}, {**FINE, "x": {"error": 1}}):
+        await forwarded(site, anna, "crm__find", result=result)
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "crm__find"}}
+    async with await anna.send(body, Traceparent=TRACEPARENT) as response:
+        assert text_of(await response.json()) == "find"
+    traced = {"name": "crm__find", "arguments": {}, "_meta": {"traceparent": TRACEPARENT}}
+    assert text_of(await anna.request("tools/call", traced)) == "find"
+    await forwarded(site, anna, "crm__find")
+    first, *lines = (await lines_of(site))[known - 1 :]
+    assert [each["outcome"] for each in lines] == ["ok", "tool_error", "ok", "ok", "ok", "ok", "ok"]
+    assert [each.get("trace_id") for each in lines] == [None, None, None, None, TRACE, TRACE, None]
+    numbers = {"time", "duration_ms", "bytes_in", "bytes_out", "outcome", "trace_id"}
+    for each in lines:
+        assert each["duration_ms"] > 0 and each["bytes_out"] > 0 and each["bytes_in"] > 0
+        # Whichever code has written them, they differ in nothing else.
+        assert {name: each[name] for name in each.keys() - numbers} == {
+            name: first[name] for name in first.keys() - numbers
+        }
+    assert lines[0]["bytes_in"] > lines[6]["bytes_in"] and lines[0]["bytes_out"] > lines[6]["bytes_out"]
+
+
+async def test_limits_that_are_changed_count_from_the_next_call(site: Site) -> None:
+    anna, berta = await site.client("anna"), await site.client("berta")
+    for client in (anna, berta):
+        await site.forwarded(client, "crm__find")
+    await site.gateway.replace_serve({**site.serve, "limits": [{"principals": ["anna"], "rate": 0.001, "burst": 2}]})
+    for client in (anna, berta):
+        assert text_of(await call(client, "crm__find")) == "find"
+    await forwarded(site, anna, "crm__find")
+    before = site.path.forwarded
+    refused = (await call(anna, "crm__find"))["error"]
+    assert (refused["code"], refused["data"]["delivery"]) == (LIMIT_REACHED, "not_sent")
+    assert site.path.forwarded == before
+    await forwarded(site, berta, "crm__find")
+    assert [each.get("reason") for each in await lines_of(site)][-3:] == [None, "limit", None]
+    # A line that another log would have to have is made anew, and one that is not wanted is not made.
+    await site.gateway.replace_serve({**site.serve, "audit": {}, "limits": []})
+    await site.forwarded(anna, "crm__find")
+    written = site.audit.stat().st_size
+    await forwarded(site, anna, "crm__find")
+    assert site.audit.stat().st_size == written
+
+
+@pytest.mark.parametrize("ending", ["answered", "cancelled", "gone on with"])
+async def test_calls_under_way_are_counted_until_they_end(site: Site, ending: str) -> None:
+    """One at a time: however it ends, the next one is admitted then, and not before."""
+    await site.gateway.replace_serve(
+        {**site.serve, "limits": [{"principals": ["anna"], "tools": ["moved__*"], "max_concurrent": 1}]}
+    )
+    async with MovedServer().running() as moved, aiohttp.ClientSession(headers=site.http["anna"].headers) as http:
+        moved.replies_json = ending != "gone on with"
+        await site.gateway.manager.deploy("moved", {"url": moved.url, "protocol_version": "2025-11-25"})
+        await site.gateway.manager.wait_ready()
+        anna = await SessionClient(site.http["anna"], f"{site.gateway.url}/servers/moved/mcp").begin()
+        other = SessionClient(http, anna.url)
+        other.session_id = anna.session_id
+        for number in range(4):
+            before = site.path.forwarded
+            calling = asyncio.create_task(anna.post("tools/call", {"name": "hold"}, f"call {number}"))
+            held = await moved.call("hold")
+            assert (await other.request("tools/call", {"name": "hold"}))["error"]["code"] == LIMIT_REACHED
+            if ending == "cancelled":
+                assert (await other.notify("notifications/cancelled", {"requestId": f"call {number}"})).status == 202
+            elif ending == "gone on with":
+                held.send("notifications/message", {"level": "info", "data": "..."})
+                held.reply()
+            else:
+                held.reply()
+            await (await calling).read()
+            anna.responses.clear()
+        assert site.path.forwarded > before
+        outcomes = [each["outcome"] for each in await lines_of(site) if each["name"] == "hold"]
+        assert outcomes == ["refused", "cancelled" if ending == "cancelled" else "ok"] * 4
+        await site.gateway.manager.undeploy("moved")
