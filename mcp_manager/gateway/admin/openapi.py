@@ -14,6 +14,7 @@ from mcp_manager.config import ManagerConfig, ServeConfig, ServerConfig, ViewCon
 from mcp_manager.events.child_output import StderrLine
 from mcp_manager.gateway.admin.bodies import NewServer, Replacement, Scale
 from mcp_manager.gateway.admin.configuration import ConfigurationChange, ReloadResult
+from mcp_manager.gateway.admin.pages import LONGEST_CURSOR, MOST_ON_A_PAGE
 from mcp_manager.gateway.admin.problems import CONTENT_TYPE, Problem
 from mcp_manager.gateway.admin.records import GatewaySnapshot
 from mcp_manager.gateway.admin.requests import json_response, take_query
@@ -36,7 +37,11 @@ Server: Final = msgspec.defstruct(
     namespace={"__doc__": "One server, with its configuration without secrets."},
 )
 
-ServerList: Final = msgspec.defstruct("ServerList", [("servers", list[ServerEntry])])
+ServerList: Final = msgspec.defstruct(
+    "ServerList",
+    [("servers", list[ServerEntry]), ("next", str | None)],
+    namespace={"__doc__": "A page of servers; `next` is the cursor of the next one, null on the last."},
+)
 ToolList: Final = msgspec.defstruct("ToolList", [("tools", list[ShownTool])])
 FlightList: Final = msgspec.defstruct("FlightList", [("flights", list[FlightRecord])])
 StderrList: Final = msgspec.defstruct("StderrList", [("lines", list[StderrLine])])
@@ -62,6 +67,15 @@ _ID: Final = {
 }
 _SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 3600}
 _COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 10_000}
+_PAGE: Final = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_ON_A_PAGE, "default": MOST_ON_A_PAGE},
+    "cursor": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": LONGEST_CURSOR,
+        "description": "`next` of the page before",
+    },
+}
 _FLAG: Final = {"type": "boolean"}
 _WAIT: Final = {"wait": {"const": "ready"}, "timeout_s": _SECONDS}
 _MATCH: Final = ("If-Match",)
@@ -114,7 +128,13 @@ def _act(name: str, summary: str, **more: Any) -> Operation:
 OPERATIONS: Final = (
     Operation(method="get", path="/openapi.json", summary="Describe this API", answers={200: dict[str, Any]}),
     Operation(method="get", path="/snapshot", summary="Show the fleet and the gateway", answers={200: GatewaySnapshot}),
-    Operation(method="get", path="/servers", summary="List the servers", answers={200: ServerList}),
+    Operation(
+        method="get",
+        path="/servers",
+        summary="List the servers in the order of their ids, page by page",
+        answers={200: ServerList},
+        query=_PAGE,
+    ),
     Operation(
         method="post",
         path="/servers",

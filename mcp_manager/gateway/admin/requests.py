@@ -68,11 +68,11 @@ def seconds(text: str, name: str) -> float:
     return value
 
 
-def count(text: str, name: str) -> int:
-    """Read a number of things, from 1 to 10,000."""
+def count(text: str, name: str, most: int = _MOST) -> int:
+    """Read a number of things, from 1 to 10,000 or another number of at most five digits."""
     value = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
-    if not 1 <= value <= _MOST:
-        raise refused(400, f"{name} must be an integer from 1 to {_MOST}", field=name)
+    if not 1 <= value <= most:
+        raise refused(400, f"{name} must be an integer from 1 to {most}", field=name)
     return value
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.gateway.admin.current import FROM_SIBLING
 from mcp_manager.gateway.admin.masks import shown_server
+from mcp_manager.gateway.admin.pages import MOST_ON_A_PAGE, page_after, place
 from mcp_manager.gateway.admin.problems import NO_STORE
-from mcp_manager.gateway.admin.requests import json_response, take_query
+from mcp_manager.gateway.admin.requests import count, json_response, take_query
 from mcp_manager.gateway.admin.revisions import Revisions
 from mcp_manager.gateway.admin.sibling_acts import AdminSiblings
 from mcp_manager.manager import McpManager
-from mcp_manager.observe.views import ServerView
 
 __all__ = ["Servers"]
 
@@ -61,26 +63,39 @@ class Servers:
         return json_response(shown, status, {"ETag": f'"{revision}"', **headers})
 
     async def _all(self, request: web.Request) -> web.Response:
-        take_query(request)
+        query = take_query(request, limit=partial(count, most=MOST_ON_A_PAGE), cursor=place)
+        limit = query.get("limit", MOST_ON_A_PAGE)
+        ids, cursor = page_after(self._manager._servers, query.get("cursor", ""), limit)
+        others = await self._seen_by_others(f"/servers?{urlencode({**request.query, 'limit': limit})}")
         found = []
-        for number, view in enumerate(self._manager.servers(), 1):
-            found.append(self._entry(view))
+        for number, server_id in enumerate(ids, 1):
+            # Each server is shown as the worker sees it that administers it.
+            if entry := others.get(server_id) or self._entry(server_id):
+                found.append(entry)
             if not number % _AT_ONCE:
                 await asyncio.sleep(0)
-        if self._siblings is not None and not FROM_SIBLING.get():
-            # Each server is shown as the worker sees it that administers it.
-            others = await self._siblings.read("/servers")
-            by_id = {number: {each["id"]: each for each in body["servers"]} for number, body in others.items()}
-            found = [by_id.get(self._siblings.owner(each["id"]), {}).get(each["id"], each) for each in found]
-        return json_response({"servers": found})
+        return json_response({"servers": found, "next": cursor})
 
-    def _entry(self, view: ServerView) -> dict[str, Any]:
+    async def _seen_by_others(self, path: str) -> dict[str, dict[str, Any]]:
+        """Return the servers of a page that other workers administer, as these show them, by id."""
+        siblings = self._siblings
+        if siblings is None or FROM_SIBLING.get():
+            return {}
+        pages = (await siblings.read(path)).items()
+        return {
+            each["id"]: each
+            for number, page in pages
+            for each in page["servers"]
+            if siblings.owner(each["id"]) == number
+        }
+
+    def _entry(self, server_id: str) -> dict[str, Any] | None:
+        """Return a server as lists show it; ``None`` if it was removed meanwhile."""
         try:
-            revision = self._revisions.of_view(self._manager, view)
+            view = self._manager.server(server_id)
+            return {**view, "revision": self._revisions.of_view(self._manager, view)}
         except ServerNotFoundError:
-            # It was removed meanwhile.
-            revision = ""
-        return {**view, "revision": revision}
+            return None
 
     async def _one(self, request: web.Request) -> web.Response:
         take_query(request)

@@ -53,7 +53,8 @@ async def test_acts_on_servers_take_effect(server: ToolServer, tmp_path: Path) -
         assert (made.body["state"], made.body["ready"]) == ("Healthy", 1)
         assert made.etag == f'"{made.body["revision"]}"'
         assert (await events.until("server_deployed", server_id=ID))["transport"] == "stdio"
-        assert [each["id"] for each in (await admin.get("/servers"))["servers"]] == ["s", ID]
+        listed = await admin.get("/servers")
+        assert ([each["id"] for each in listed["servers"]], listed["next"]) == ([ID, "s"], None)
 
         scaled = await admin.ask("POST", f"{PATH}/scale?wait=ready", {"instances": 2})
         assert (scaled.status, scaled.body["ready"]) == (200, 2)
@@ -90,6 +91,27 @@ async def test_acts_on_servers_take_effect(server: ToolServer, tmp_path: Path) -
     assert (lines[-1]["outcome"], lines[-1]["reason"]) == ("refused", "authentication")
     # What only reads has no line.
     assert len(acts) == 10
+
+
+async def test_servers_are_listed_page_by_page(server: ToolServer) -> None:
+    async with serving(server) as (gateway, admin):
+        place = {"url": server.url, "connect": "lazy"}
+        await gateway.manager.apply({name: place for name in ("d", "a", "c", "b", ID, "e")})
+        first = await admin.get("/servers?limit=2")
+        assert [each["id"] for each in first["servers"]] == ["a", ID]
+        # Neither the end of the server at which a page ended nor what comes before it changes the rest.
+        await gateway.manager.undeploy(ID)
+        await gateway.manager.undeploy("c")
+        for name in ("0", "bb"):
+            await gateway.manager.deploy(name, place)
+        second = await admin.get(f"/servers?limit=3&cursor={first['next']}")
+        assert [each["id"] for each in second["servers"]] == ["b", "bb", "d"]
+        last = await admin.get(f"/servers?cursor={second['next']}")
+        assert ([each["id"] for each in last["servers"]], last["next"]) == (["e"], None)
+        alone = await admin.ask("GET", "/servers/e")
+        assert last["servers"][0] == {name: value for name, value in alone.body.items() if name != "config"}
+        for name in ("a", "0"):
+            await gateway.manager.undeploy(name)
 
 
 async def test_an_act_goes_on_if_its_client_goes(server: ToolServer) -> None:
@@ -166,6 +188,11 @@ async def test_what_cannot_be_served_is_refused_with_a_problem(server: ToolServe
             ("POST", "/servers/none/drain", None, {}, 404, ""),
             ("PUT", "/servers/none", place, {}, 404, ""),
             ("GET", "/servers?stat=x", None, {}, 400, "stat"),
+            ("GET", "/servers?limit=0", None, {}, 400, "limit"),
+            ("GET", "/servers?limit=1001", None, {}, 400, "limit"),
+            ("GET", "/servers?cursor=", None, {}, 400, "cursor"),
+            ("GET", "/servers?cursor=cw&cursor=cw", None, {}, 400, "cursor"),
+            ("GET", f"/servers?cursor={'c' * 1_367}", None, {}, 400, "cursor"),
             ("POST", "/servers/s/scale?wait=never", {"instances": 1}, {}, 400, "wait"),
             ("GET", "/servers/s/flights?limit=0", None, {}, 400, "limit"),
             ("GET", "/servers/s/stderr", None, {}, 422, ""),

@@ -52,6 +52,11 @@ async def test_acts_reach_all_workers_whichever_is_asked(
         for admin in (first, second):
             listed = {each["id"]: each for each in (await admin.get("/servers"))["servers"]}
             assert {each["transport"] for name, each in listed.items() if name != "web"} == {"stdio"}
+            pages = [await admin.get("/servers?limit=1")]
+            for _ in range(2):
+                pages.append(await admin.get(f"/servers?limit=1&cursor={pages[-1]['next']}"))
+            # On each page, a server is shown as the worker sees it that administers it.
+            assert [page["servers"] for page in pages] == [[listed[name]] for name in sorted(listed)]
             snapshot = {each["id"]: each for each in (await admin.get("/snapshot"))["servers"]}
             assert all(snapshot[name]["instances"][0]["pid"] for name in OWNERS.values())
 
