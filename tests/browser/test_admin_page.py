@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -305,6 +306,32 @@ def test_a_refused_act_says_why(chromium: Browser, site: Site) -> None:
         page.get_by_role("button", name="Undeploy", exact=True).click()
         page.get_by_text("no server of this name").wait_for()
         assert_accessible(tab, "a server that is gone", (400,))
+        tab.assert_quiet()
+
+
+def test_a_configuration_file_that_is_refused_is_shown_until_it_is_applied(chromium: Browser, site: Site) -> None:
+    file = site.process.config
+    written = file.read_text(encoding="utf-8")
+    with chromium.tab() as tab:
+        page = site.open(tab)
+        problem = page.get_by_role("alert").filter(has_text="The configuration file was not applied")
+        assert problem.count() == 0
+        file.write_text(json.dumps({"servers": {MARKUP: {"url": "nowhere"}}}), encoding="utf-8")
+        with pytest.raises(Exception, match="status 422"):
+            site.act(page, "POST", "reload")
+        # The next snapshot comes at once.
+        page.evaluate("dispatchEvent(new Event('online'))")
+        problem.filter(has_text="<script>").filter(has_text=f"Correct {file}, then read it again").wait_for()
+        assert_accessible(tab, "refused file")
+        page.keyboard.press("Home")
+        press(page, "Tab", until="Read the file again")
+        page.keyboard.press("Enter")
+        page.get_by_role("status").filter(has_text="was not applied").wait_for()
+        file.write_text(written, encoding="utf-8")
+        page.keyboard.press("Enter")
+        page.get_by_role("status").filter(has_text="is applied").wait_for()
+        problem.wait_for(state="hidden")
+        assert page.evaluate("document.activeElement.id") == "content"
         tab.assert_quiet()
 
 

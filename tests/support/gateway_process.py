@@ -32,6 +32,11 @@ class GatewayProcess:
         The tables ``views`` and ``serve`` of the file.
     listen
         Where it listens.
+
+    Attributes
+    ----------
+    config
+        Its configuration file.
     """
 
     def __init__(
@@ -44,16 +49,16 @@ class GatewayProcess:
         listen: str = "127.0.0.1:0",
     ) -> None:
         self._listen = listen
-        self._config = directory / "fleet.json"
+        self.config = directory / "fleet.json"
         tables = {"servers": dict(servers), "views": dict(views or {}), "serve": dict(serve or {})}
-        self._config.write_text(json.dumps({name: table for name, table in tables.items() if table}), encoding="utf-8")
+        self.config.write_text(json.dumps({name: table for name, table in tables.items() if table}), encoding="utf-8")
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._root = ""
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile()
-        command = [sys.executable, "-P", "-W", "error", "-m", "mcp_manager", "serve", str(self._config)]
+        command = [sys.executable, "-P", "-W", "error", "-m", "mcp_manager", "serve", str(self.config)]
         self._process = subprocess.Popen(
             [*command, "--listen", self._listen, "--json"],
             stdin=subprocess.DEVNULL,

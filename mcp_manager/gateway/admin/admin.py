@@ -226,6 +226,8 @@ class Admin:
             sessions=len(self._reception.eras.handshake.sessions),
             streams=self._reception.keep_alives.streams,
             requests=self._reception.under_way,
+            config_path=self.configurations.path,
+            config_problem=self.configurations.problem_of_file(),
         )
 
     async def _snapshot(self, request: web.Request) -> web.Response:

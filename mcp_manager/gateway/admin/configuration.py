@@ -131,6 +131,11 @@ class Configurations:
         """Return the configuration that is in force as a file has it, with ``***`` in place of secrets."""
         return self._written(reveal_secrets=False)
 
+    def problem_of_file(self) -> str | None:
+        """Return why the file was not applied the last time that it was read; ``None`` if it was."""
+        watched = self._gateway.manager.watched
+        return self.problem if watched is None else watched.problem or None
+
     def _written(self, *, reveal_secrets: bool) -> dict[str, Any]:
         gateway, write = self._gateway, whole_server if reveal_secrets else shown_server
         return {
@@ -147,9 +152,7 @@ class Configurations:
 
     async def _show(self, request: web.Request) -> web.Response:
         take_query(request)
-        watched = self._gateway.manager.watched
-        problem = self.problem if watched is None else watched.problem or None
-        body = {**self.shown(), "path": self.path, "problem": problem}
+        body = {**self.shown(), "path": self.path, "problem": self.problem_of_file()}
         return json_response(body, headers={"ETag": f'"{self.revision()}"'})
 
     async def _views(self, request: web.Request) -> web.Response:

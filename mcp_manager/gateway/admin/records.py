@@ -32,6 +32,10 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
         Event streams of clients that are open.
     requests
         Requests of clients under way.
+    config_path
+        The file of its configuration; ``None`` without one.
+    config_problem
+        Why that file was not applied the last time that it was read; ``None`` if it was.
     """
 
     version: str
@@ -44,6 +48,8 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     streams: int
     requests: int
+    config_path: str | None
+    config_problem: str | None
 
 
 class GatewaySnapshot(FleetSnapshot, frozen=True, kw_only=True):

@@ -40,4 +40,6 @@ def merged_snapshot(
         servers.append({**each, **{name: sum(one[name] for one in seen) for name in _SUMS}})
     gateways = [own["gateway"], *(shown["gateway"] for shown in others.values())]
     gateway = {**own["gateway"], **{name: sum(one[name] for one in gateways) for name in _SUMS_OF_GATEWAY}}
+    # Each worker reads the file by itself.
+    gateway["config_problem"] = next((found for one in gateways if (found := one["config_problem"])), None)
     return {**own, "servers": servers, "gateway": gateway}

@@ -296,6 +296,8 @@ async def test_the_configuration_is_shown_and_replaced(server: ToolServer, tmp_p
             failed = await admin.ask("POST", "/reload")
             assert failed.status == 422
             assert failed.body["detail"] == (await admin.get("/config"))["problem"]
+            shown = (await admin.get("/snapshot"))["gateway"]
+            assert (shown["config_path"], shown["config_problem"]) == (str(file), failed.body["detail"])
     finally:
         service.end()
         await running

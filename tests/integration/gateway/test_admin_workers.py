@@ -139,3 +139,6 @@ async def test_the_file_counts_again_once_it_is_read(
         assert [each["id"] for each in (await admin.get("/servers"))["servers"]] == ["other"]
     failed = await first.ask("POST", "/reload")
     assert (failed.status, failed.body["detail"]) == (422, "workers 1 did not apply it")
+    # Whichever is asked shows what any of them could not apply.
+    for admin in (first, second):
+        assert (await admin.get("/snapshot"))["gateway"]["config_problem"] == failed.body["detail"]

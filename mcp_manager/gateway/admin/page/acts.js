@@ -94,6 +94,17 @@ export class Acts {
     });
   }
 
+  /** Let the gateway read its file again, which is a problem of the file or a success. */
+  async reload() {
+    try {
+      await act("POST", "reload");
+      this.done("The configuration file is applied.");
+    } catch (error) {
+      tellProblem(`The configuration file was not applied: ${error.message}`, error.hint);
+      this.onDone();
+    }
+  }
+
   /** Ask for a name and a configuration, and deploy a server. */
   deploy() {
     const name = field({

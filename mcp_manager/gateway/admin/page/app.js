@@ -6,6 +6,7 @@ import { ConnectionState } from "./connection_state.js";
 import { decoded, takeTokenFromAddress, token } from "./credentials.js";
 import { setText, show } from "./dom.js";
 import { EventLog } from "./event_log.js";
+import { FileProblem } from "./file_problem.js";
 import { Fleet } from "./fleet.js";
 import { FleetTable } from "./fleet_table.js";
 import { sentences } from "./formats.js";
@@ -25,6 +26,7 @@ const table = new FleetTable(fleet);
 const detail = new ServerDetail(fleet, acts, closeDetail);
 const signIn = new SignIn(begin);
 new GatewayState(fleet);
+new FileProblem(fleet, acts);
 fleet.onChange(() => showFleet());
 
 function begin() {
