@@ -10,7 +10,7 @@ from functools import partial
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Backend
 from mcp_manager.errors import CallError, ConnectError, SessionLostError
-from mcp_manager.runtime.background import background_task, resolve, to_its_end
+from mcp_manager.runtime.background import background_task, to_its_end
 from mcp_manager.servers.connecting import (
     no_handshake,
     not_ready_yet,
@@ -19,6 +19,7 @@ from mcp_manager.servers.connecting import (
     result_of,
     start_program,
 )
+from mcp_manager.servers.idle import backend_idle
 from mcp_manager.servers.instance_events import InstanceEvents
 from mcp_manager.servers.lost_sessions import LostSessions
 from mcp_manager.servers.restart_delay import RestartDelay
@@ -55,7 +56,6 @@ class Instance:
         "_connected_at",
         "_ending",
         "_has_failed",
-        "_idle",
         "_last_error",
         "_late_attempt",
         "_lost",
@@ -87,7 +87,6 @@ class Instance:
         self._attempt: Attempt | None = None
         # An attempt over HTTP that timed out but still waits for its answer, in parallel with later attempts.
         self._late_attempt: Attempt | None = None
-        self._idle: asyncio.Future[None] | None = None
         # Made when the first session is lost: most instances lose none.
         self._lost: LostSessions | None = None
         self._closing = False
@@ -305,13 +304,8 @@ class Instance:
 
     async def wait_idle(self) -> None:
         """Wait until no call is in flight."""
-        backend = self.backend
-        while backend is not None and backend.inflight:
-            if self._idle is None or self._idle.done():
-                self._idle = asyncio.get_running_loop().create_future()
-                backend.on_idle = partial(resolve, self._idle)
-            # Not awaited directly: a caller that gives up would cancel it for the others.
-            await asyncio.wait({self._idle})
+        if self.backend is not None:
+            await backend_idle(self.backend)
 
     def stop_connecting(self) -> None:
         """Cancel the attempts to make a session and make no further ones; those who wait get an error at once."""

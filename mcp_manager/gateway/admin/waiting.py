@@ -9,15 +9,12 @@ from typing import Final
 
 from mcp_manager.errors import CallError
 from mcp_manager.events.records import ServerStateChanged, ServerUndeployed
+from mcp_manager.fleet.idle import server_idle
 from mcp_manager.manager import McpManager
 
-__all__ = ["idle", "in_flight", "ready"]
+__all__ = ["idle", "ready"]
 
 _LOOK_EVERY_S: Final = 0.1
-_FIRST_LOOK_S: Final = 0.02
-_LAST_LOOK_S: Final = 0.5
-# A snapshot of a large fleet takes its time: looking must not take more than this part of it.
-_SHARE: Final = 20
 
 
 async def ready(manager: McpManager, server_id: str, timeout_s: float) -> bool:
@@ -55,22 +52,14 @@ async def ready(manager: McpManager, server_id: str, timeout_s: float) -> bool:
                     await anext(changes)
 
 
-def in_flight(manager: McpManager, server_id: str) -> int:
-    """Return how many calls of a server are under way; 0 if it is gone."""
-    return next((each.inflight for each in manager.snapshot().servers if each.id == server_id), 0)
-
-
 async def idle(manager: McpManager, server_id: str, timeout_s: float) -> bool:
-    """Wait until no calls of a server are under way; return whether they have ended."""
-    began = time.monotonic()
-    look_s = _FIRST_LOOK_S
-    while True:
-        before = time.monotonic()
-        if not in_flight(manager, server_id):
-            return True
-        now = time.monotonic()
-        left_s = timeout_s - (now - began)
-        if left_s <= 0:
-            return False
-        look_s = min(max(2 * look_s, _SHARE * (now - before)), max(_LAST_LOOK_S, _SHARE * (now - before)))
-        await asyncio.sleep(min(look_s, left_s))
+    """Wait until no calls of a server are under way; return whether they have ended, or it is gone."""
+    supervisor = manager._servers.get(server_id)
+    if supervisor is None:
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await server_idle(supervisor)
+    except TimeoutError:
+        return not supervisor.record.inflight
+    return True
