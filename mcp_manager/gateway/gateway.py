@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Self, Unpack
 from urllib.parse import quote
@@ -15,7 +15,6 @@ from prometheus_client.exposition import choose_encoder
 from mcp_manager._version import __version__
 from mcp_manager.auth.options import AuthOptions
 from mcp_manager.config import ServeConfig, ViewConfig
-from mcp_manager.config.access import AllowConfig
 from mcp_manager.config.arguments import as_path
 from mcp_manager.config.gateway_tables import check_serve_with_servers, serve_config_of, view_configs_of
 from mcp_manager.config.load import load_fleet_file
@@ -46,7 +45,7 @@ from mcp_manager.gateway.readiness import Readiness
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.security.principal import EVERYBODY, Principal
 from mcp_manager.gateway.security.security import Security
-from mcp_manager.gateway.serve_changes import ACCESS_FIELDS, FOLLOWED, ServeChanges
+from mcp_manager.gateway.serve_changes import FOLLOWED, ServeChanges
 from mcp_manager.gateway.sessions.ids import SessionIds
 from mcp_manager.gateway.sessions.sealing import Sealer
 from mcp_manager.gateway.sessions.table import SessionTable
@@ -439,15 +438,13 @@ class Gateway:
             self.admin.applied(fleet)
         return await self.manager.apply(fleet if self._worker is None else self._worker.divided(fleet))
 
-    async def replace_serve(self, serve: ServeConfig | Mapping[str, Any], names: Collection[str] = FOLLOWED) -> None:
+    async def replace_serve(self, serve: ServeConfig | Mapping[str, Any]) -> None:
         """Let what can change while the gateway serves be as in another configuration; streams end if ``auth`` differs.
 
         Parameters
         ----------
         serve
-            The configuration.
-        names
-            The fields that are taken from it, which are some of :data:`FOLLOWED`. Default: all of them.
+            The configuration, of which the fields in :data:`FOLLOWED` are taken.
 
         Raises
         ------
@@ -455,15 +452,11 @@ class Gateway:
             Something is wrong, or other machines could reach a gateway without ``auth``; nothing was changed.
         """
         checked = serve_config_of(serve)
-        changed = msgspec.structs.replace(self.serve, **{name: getattr(checked, name) for name in names})
+        changed = msgspec.structs.replace(self.serve, **{name: getattr(checked, name) for name in FOLLOWED})
         ending = self._changes.follow(self.serve, changed)
         self.serve = changed
         self._regrant_stdio()
         await ending
-
-    async def replace_access(self, serve: ServeConfig | Mapping[str, Any]) -> None:
-        """Let ``auth``, ``allow``, ``limits`` and ``audit`` be as in another configuration; see :meth:`replace_serve`."""
-        await self.replace_serve(serve, ACCESS_FIELDS)
 
     def replace_views(self, views: Mapping[str, ViewConfig | Mapping[str, Any]]) -> None:
         """Serve these views from now on, in place of those that are there.
@@ -478,20 +471,6 @@ class Gateway:
             self.views = checked
             self._endpoints.replace_views(checked)
             self._paths.clear()
-
-    def replace_rules(self, allow: Sequence[AllowConfig | Mapping[str, Any]]) -> None:
-        """Let these rules apply to all requests from now on; sessions stay, and are told that lists have changed.
-
-        Raises
-        ------
-        ConfigError
-            A rule is wrong; nothing was changed.
-        """
-        self.serve = serve_config_of({**msgspec.structs.asdict(self.serve), "allow": tuple(allow)})
-        self._security.replace_rules(self.serve.allow)
-        self._paths.clear()
-        self._endpoints.regrant(self._security.grant_of)
-        self._regrant_stdio()
 
     def _regrant_stdio(self) -> None:
         """Let the client on standard input see what it may see by now."""

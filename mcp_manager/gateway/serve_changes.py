@@ -17,21 +17,21 @@ from mcp_manager.gateway.news import News
 from mcp_manager.gateway.security.pins import Pins
 from mcp_manager.gateway.sessions.ids import SessionIds
 
-__all__ = ["ACCESS_FIELDS", "FOLLOWED", "ServeChanges"]
-
-ACCESS_FIELDS: Final = ("auth", "allow", "limits", "audit")
-"""The fields of ``serve`` that say who may do what."""
+__all__ = ["FOLLOWED", "ServeChanges"]
 
 FOLLOWED: Final = frozenset(
     {
-        *ACCESS_FIELDS,
+        "allow",
         "allowed_hosts",
         "allowed_origins",
+        "audit",
+        "auth",
         "credentials",
         "discovery",
         "drain_timeout_s",
         "hot",
         "keepalive_s",
+        "limits",
         "list_changed_delay_s",
         "min_ready",
         "page_size",

@@ -43,12 +43,6 @@ class Site:
     def path(self) -> ForwardPath:
         return self.gateway._direct.path
 
-    @property
-    def serve(self) -> dict[str, Any]:
-        """The fields of ``serve``."""
-        serve = self.gateway.serve
-        return {name: getattr(serve, name) for name in serve.__struct_fields__}
-
     async def client(self, principal: str, path: str = "/mcp") -> SessionClient:
         client = await SessionClient(self.http[principal], f"{self.gateway.url}{path}").begin()
         await client.request("tools/list")

@@ -56,7 +56,7 @@ class Place:
         return await SessionClient(self.ann, f"{self.gateway.url}/servers/{server}/mcp").begin()
 
     async def replace(self, **serve: Any) -> None:
-        await self.gateway.replace_access({"auth": self.keys.auth, **serve})
+        await self.gateway.replace_serve({"auth": self.keys.auth, **serve})
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ async def test_what_is_refused_or_subscribed_has_a_line(place: Place, tmp_path: 
         ("DELETE", None, "refused", "session", "bob"),
         ("tools/list", None, "refused", "session", "bob"),
     ]
-    await place.gateway.replace_access({"auth": bob.auth, "allow": rules, **audit})
+    await place.gateway.replace_serve({"auth": bob.auth, "allow": rules, **audit})
     fleet = await SessionClient(place.ann, f"{place.gateway.url}/mcp").begin()
     for client, prefix in ((ann, ""), (fleet, "moved__")):
         assert "error" in await client.request("tools/call", {"name": f"{prefix}other"})

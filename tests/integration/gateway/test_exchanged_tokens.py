@@ -183,7 +183,7 @@ async def test_the_server_is_introduced_to_each_client_and_missing_in_merged_lis
 async def test_an_api_key_cannot_be_exchanged(fleet: Fleet, http: aiohttp.ClientSession, tmp_path: Path) -> None:
     keys = Keys(tmp_path, "carol")
     auth = {**fleet.serve()["auth"], "keys_file": str(keys.path)}
-    await fleet.gateway.replace_access(fleet.serve(auth=auth))
+    await fleet.gateway.replace_serve(fleet.serve(auth=auth))
     for era, server in itertools.product((HANDSHAKE, STATELESS), ("old", "new")):
         client = RawClient(http, f"{fleet.gateway.url}/servers/{server}/mcp", era, token=keys.of["carol"])
         said = await client.begin()

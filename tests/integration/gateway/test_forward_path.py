@@ -12,6 +12,7 @@ import pytest
 from support.catalog_server import CatalogServer, tool
 from support.era_server import EraServer
 from support.forwarding_site import Site, call, forwarding_site, text_of
+from support.serve_changes import serve_with
 from support.session_clients import SessionClient
 
 from mcp_manager.gateway.security.api_keys import made_key
@@ -42,10 +43,12 @@ async def test_what_is_known_ends_with_what_it_is_of(site: Site) -> None:
     assert text_of(await call(anna, "crm__find")) == "find"
 
     # The rules
-    gateway.replace_rules([{"principals": ["anna"]}, {"principals": ["berta"], "servers": ["wiki"]}])
+    await gateway.replace_serve(
+        serve_with(gateway, allow=[{"principals": ["anna"]}, {"principals": ["berta"], "servers": ["wiki"]}])
+    )
     assert "error" in await call(berta, "crm__find")
     assert text_of(await call(anna, "crm__find")) == "find"
-    gateway.replace_rules([])
+    await gateway.replace_serve(serve_with(gateway, allow=[]))
     await site.forwarded(berta, "crm__find")
 
     # The view
@@ -82,13 +85,15 @@ async def test_what_is_known_ends_with_what_it_is_of(site: Site) -> None:
     # The credentials
     await site.forwarded(berta, "wiki__find")
     write_keys(str(site.audit.with_name("keys")), [made_key("anna")[1]])
-    await gateway.replace_access(gateway.serve)
+    await gateway.replace_serve(gateway.serve)
     assert (await berta.post("tools/call", {"name": "wiki__find"})).status == 401
 
 
 async def test_a_connection_of_several_clients(site: Site) -> None:
     """A proxy sends the requests of many clients on one connection: each is who its own fields say."""
-    site.gateway.replace_rules([{"principals": ["anna"]}, {"principals": ["berta"], "servers": ["wiki"]}])
+    await site.gateway.replace_serve(
+        serve_with(site.gateway, allow=[{"principals": ["anna"]}, {"principals": ["berta"], "servers": ["wiki"]}])
+    )
     anna, berta, second = [await site.client(name) for name in ("anna", "berta", "anna")]
     tokens = {name: http.headers["Authorization"] for name, http in site.http.items()}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as http:

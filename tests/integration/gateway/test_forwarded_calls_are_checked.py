@@ -13,6 +13,7 @@ from support.catalog_server import CatalogServer, tool
 from support.era_server import STATE, EraServer
 from support.forwarding_site import Site, call, forwarding_site, text_of
 from support.gateway_pipes import stateless_meta
+from support.serve_changes import serve_with
 from support.session_clients import MovedServer, SessionClient, events_of
 
 from mcp_manager.gateway.http import direct_calls
@@ -82,7 +83,7 @@ async def test_where_a_call_goes(site: Site) -> None:
     # Credentials of clients that a server gets from now on
     await site.forwarded(anna, "wiki__find")
     await site.forwarded(anna, "crm__find")
-    await gateway.replace_serve({**site.serve, "credentials": {"wiki": {"pass_headers": ["X-Team"]}}})
+    await gateway.replace_serve(serve_with(site.gateway, credentials={"wiki": {"pass_headers": ["X-Team"]}}))
     assert text_of(await call(anna, "crm__find")) == "find"
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "wiki__find"}}
     async with await anna.send(body, **{"X-Team": "blue"}) as response:
@@ -182,16 +183,16 @@ async def test_pins_that_block(site: Site, tmp_path: Path, monkeypatch: pytest.M
     write_pins(str(pins), {})
     anna = await site.client("anna")
     await site.forwarded(anna, "crm__find")
-    await site.gateway.replace_serve({**site.serve, "pins": {"path": str(pins), "mode": "block"}})
+    await site.gateway.replace_serve(serve_with(site.gateway, pins={"path": str(pins), "mode": "block"}))
     before = site.path.forwarded
     for _ in range(4):
         assert "error" in await call(anna, "crm__find")
     assert site.path.forwarded == before
     # Not even what is as it was pinned is known for long.
-    await site.gateway.replace_serve({**site.serve, "pins": {}})
+    await site.gateway.replace_serve(serve_with(site.gateway, pins={}))
     await site.forwarded(anna, "crm__find")
     monkeypatch.setattr(Pins, "blocks", True)
-    site.gateway.replace_rules([])
+    await site.gateway.replace_serve(serve_with(site.gateway, allow=[{"principals": ["*"]}]))
     for _ in range(4):
         assert not await is_forwarded(site, anna, "crm__find")
 

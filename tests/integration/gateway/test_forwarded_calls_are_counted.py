@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.forwarding_site import Site, call, forwarding_site, text_of
+from support.serve_changes import serve_with
 from support.session_clients import MovedServer, SessionClient
 
 from mcp_manager.gateway.security.limits import LIMIT_REACHED
@@ -73,7 +74,9 @@ async def test_limits_that_are_changed_count_from_the_next_call(site: Site) -> N
     anna, berta = await site.client("anna"), await site.client("berta")
     for client in (anna, berta):
         await site.forwarded(client, "crm__find")
-    await site.gateway.replace_serve({**site.serve, "limits": [{"principals": ["anna"], "rate": 0.001, "burst": 2}]})
+    await site.gateway.replace_serve(
+        serve_with(site.gateway, limits=[{"principals": ["anna"], "rate": 0.001, "burst": 2}])
+    )
     for client in (anna, berta):
         assert text_of(await call(client, "crm__find")) == "find"
     await forwarded(site, anna, "crm__find")
@@ -84,7 +87,7 @@ async def test_limits_that_are_changed_count_from_the_next_call(site: Site) -> N
     await forwarded(site, berta, "crm__find")
     assert [each.get("reason") for each in await lines_of(site)][-3:] == [None, "limit", None]
     # A line that another log would have to have is made anew, and one that is not wanted is not made.
-    await site.gateway.replace_serve({**site.serve, "audit": {}, "limits": []})
+    await site.gateway.replace_serve(serve_with(site.gateway, audit={}, limits=[]))
     await site.forwarded(anna, "crm__find")
     written = site.audit.stat().st_size
     await forwarded(site, anna, "crm__find")
@@ -95,7 +98,7 @@ async def test_limits_that_are_changed_count_from_the_next_call(site: Site) -> N
 async def test_calls_under_way_are_counted_until_they_end(site: Site, ending: str) -> None:
     """One at a time: however it ends, the next one is admitted then, and not before."""
     await site.gateway.replace_serve(
-        {**site.serve, "limits": [{"principals": ["anna"], "tools": ["moved__*"], "max_concurrent": 1}]}
+        serve_with(site.gateway, limits=[{"principals": ["anna"], "tools": ["moved__*"], "max_concurrent": 1}])
     )
     async with MovedServer().running() as moved, aiohttp.ClientSession(headers=site.http["anna"].headers) as http:
         moved.replies_json = ending != "gone on with"

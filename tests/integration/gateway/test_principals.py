@@ -227,7 +227,7 @@ async def test_access_changes_while_the_gateway_serves(place: Place, tmp_path: P
     gateway, keys = place.gateway, place.keys
     ann = await SessionClient(place.ann, f"{gateway.url}/mcp").begin()
     rules = [{"principals": ["bob"], "servers": ["moved"]}]
-    await gateway.replace_access({"auth": keys.auth, "allow": rules})
+    await gateway.replace_serve({"auth": keys.auth, "allow": rules})
     assert (await ann.post("ping")).status == 404
     bob = await SessionClient(place.bob, f"{gateway.url}/mcp").begin()
     assert "result" in await bob.request("ping")
@@ -237,22 +237,22 @@ async def test_access_changes_while_the_gateway_serves(place: Place, tmp_path: P
         assert (told["endpoints"], told["servers"]) == (["/mcp", "/mcp/few"], ["/servers/moved/mcp"])
     async with place.bob.get(f"{gateway.url}/metrics") as response:
         assert response.status == 403
-    await gateway.replace_access({"auth": {**keys.auth, "operators": ["b*"]}, "allow": rules})
+    await gateway.replace_serve({"auth": {**keys.auth, "operators": ["b*"]}, "allow": rules})
     async with place.bob.get(f"{gateway.url}/metrics") as response:
         assert response.status == 200
     # What cannot be used changes nothing.
     before = gateway.serve
     missing = {"type": "api_key", "keys_file": str(tmp_path / "missing")}
     with pytest.raises(ConfigError, match="cannot be read"):
-        await gateway.replace_access({"auth": missing})
+        await gateway.replace_serve({"auth": missing})
     assert gateway.serve is before
     assert "result" in await bob.request("ping")
     # Sessions of nobody in particular are not those of principals.
-    await gateway.replace_access({})
+    await gateway.replace_serve({})
     async with aiohttp.ClientSession() as http:
         anybody = await SessionClient(http, f"{gateway.url}/mcp").begin()
         assert (await bob.post("ping")).status == 404
-        await gateway.replace_access({"auth": keys.auth})
+        await gateway.replace_serve({"auth": keys.auth})
         assert (await anybody.post("ping")).status == 401
     assert "result" in await bob.request("ping")
 
@@ -268,7 +268,7 @@ async def test_clients_of_other_machines_need_credentials(tmp_path: Path, caplog
         async with aiohttp.request("POST", url, json=PING, headers=ACCEPT) as response:
             assert response.status == 401
         with pytest.raises(ConfigError, match="other machines reach it"):
-            await gateway.replace_access({})
+            await gateway.replace_serve({})
         async with aiohttp.request("POST", url, json=PING, headers=ACCEPT) as response:
             assert response.status == 401
     caplog.clear()

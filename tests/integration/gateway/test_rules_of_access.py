@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from support.catalog_server import CatalogServer, tool
 from support.gateway_pipes import stateless_meta
+from support.serve_changes import serve_with
 from support.session_clients import SessionClient
 
 from mcp_manager.gateway import Gateway
@@ -268,14 +269,16 @@ async def test_other_rules_apply_at_once_and_sessions_go_on(site: Site) -> None:
     stream, other = await clerk.listen(), await editor.listen()
     assert "error" in await clerk.request("tools/call", {"name": "wiki__edit"})
     assert "result" in await editor.request("tools/call", {"name": "wiki__edit"})
-    site.gateway.replace_rules([{"claims": {"groups": "support"}, "servers": ["wiki"]}])
+    await site.gateway.replace_serve(
+        serve_with(site.gateway, allow=[{"claims": {"groups": "support"}, "servers": ["wiki"]}])
+    )
     changed = {f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")}
     assert {(await stream.message())["method"] for _ in changed} == changed
     assert {(await other.message())["method"] for _ in changed} == changed
     assert "result" in await clerk.request("tools/call", {"name": "wiki__edit"})
     assert "error" in await clerk.request("tools/call", {"name": "crm__find"})
     assert (await editor.post("tools/call", {"name": "wiki__edit"})).status == 404
-    site.gateway.replace_rules([])
+    await site.gateway.replace_serve(serve_with(site.gateway, allow=[]))
     assert {(await stream.message())["method"] for _ in changed} == changed
     assert {(await other.message())["method"] for _ in changed} == changed
     assert "result" in await editor.request("tools/call", {"name": "crm__remove"})

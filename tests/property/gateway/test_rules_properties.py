@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.catalog_server import CatalogServer, tool
 from support.examples import examples
 from support.questioning import StatelessClient
+from support.serve_changes import serve_with
 
 from mcp_manager.config.access import AllowConfig
 from mcp_manager.gateway import Gateway
@@ -191,7 +192,7 @@ def test_what_is_listed_can_be_used_and_nothing_else_is_in_any_answer() -> None:
         @settings(max_examples=examples(40), deadline=None)
         @given(served_rules, st.sampled_from(["/mcp", "/mcp/few", "/servers/s0/mcp"]))
         def check(given_rules: list[dict[str, Any]], path: str) -> None:
-            gateway.replace_rules(given_rules)
+            runner.run(gateway.replace_serve(serve_with(gateway, allow=given_rules)))
             runner.run(examine(gateway, http, path, given_rules))
 
         try:
