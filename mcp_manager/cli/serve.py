@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any, Final
 
@@ -56,12 +59,12 @@ async def run(options: Options) -> int:
     if told is not None:
         # The parent has read the same file, and told its warnings.
         logging.getLogger("mcp_manager.config").setLevel(logging.ERROR)
-    async with _fleet(options) as fleet:
+    async with _fleet(options) as (fleet, worker_options):
         serve = _configured(fleet, options)
         if options.watch and serve.workers > 1:
             raise click.UsageError("several workers do not watch a file: drop --watch, and send SIGHUP")
         if told is None and serve.workers > 1 and not options.stdio:
-            return await _run_workers(serve, fleet, options)
+            return await _run_workers(serve, lambda url, admin: _tell(url, fleet, options, admin), worker_options)
         from mcp_manager.cli.gateway_service import service_of  # noqa: PLC0415 - the parent of workers stays small
 
         gateway, service = service_of(fleet, serve, options, told)
@@ -102,32 +105,57 @@ def _configured(fleet: Fleet, options: Options) -> ServeConfig:
 
 
 @contextlib.asynccontextmanager
-async def _fleet(options: Options) -> AsyncIterator[Fleet]:
-    """Provide the fleet that the command line names, or that of the demo."""
+async def _fleet(options: Options) -> AsyncIterator[tuple[Fleet, Options]]:
+    """Provide the fleet that the command line names, or that of the demo; and the options for workers."""
     if not options.demo:
-        yield await load(options)
+        yield await load(options), options
         return
     http = HttpServerProcess()
     try:
         await http.start()
         servers = {"web": {"url": http.url}, "local": stdio_server_config()}
-        # Workers are not told what their parent makes up.
-        is_alone = not options.stdio and options.workers in (None, 1)
-        serve = {"admin": {"token": token_urlsafe(32)}} if is_alone else {}
-        yield Fleet(load_fleet_mapping({"servers": servers, "serve": serve}), _DEMO, options.words)
+        serve = {} if options.stdio else {"admin": {"token": token_urlsafe(32)}}
+        tables = {"servers": servers, "serve": serve}
+        fleet = Fleet(load_fleet_mapping(tables), _DEMO, options.words)
+        with _written(tables, options) as worker_options:
+            yield fleet, worker_options
     finally:
         await http.aclose()
 
 
-async def _run_workers(serve: ServeConfig, fleet: Fleet, options: Options) -> int:
-    """Let several processes serve the address, each with the same command line."""
+@contextlib.contextmanager
+def _written(tables: dict[str, Any], options: Options) -> Iterator[Options]:
+    """Write what the demo has made up for its workers, if there are any: all have the same servers and token."""
+    if options.workers in (None, 1):
+        yield options
+        return
+    # Only its owner may read the directory.
+    with tempfile.TemporaryDirectory(prefix="mcp-manager-") as directory:
+        file = Path(directory) / "demo.json"
+        file.write_text(json.dumps(tables), encoding="utf-8")
+        yield dataclasses.replace(options, demo=False, config=str(file))
+
+
+async def _run_workers(serve: ServeConfig, tell_places: Callable[[str, str], None], options: Options) -> int:
+    """Let several processes serve the address, each with the same command line.
+
+    Parameters
+    ----------
+    serve
+        How the fleet is served.
+    tell_places
+        Is given the URL of the gateway and that of its admin API, once all serve.
+    options
+        The options of a worker.
+    """
     listener = Listener(serve)
     address = listener.for_workers()
     host = str(listener.address).rpartition(":")[0]
 
     def tell(port: int) -> None:
         scheme = "http" if serve.cert_file is None else "https"
-        _tell(f"{scheme}://{host}:{port}" if isinstance(address, tuple) else listener.url, fleet, options)
+        url = f"{scheme}://{host}:{port}" if isinstance(address, tuple) else listener.url
+        tell_places(url, _admin_url(serve, url, scheme))
 
     config = WorkersConfig(
         command=[sys.executable, "-P", "-m", "mcp_manager", *_arguments(options)],
@@ -142,6 +170,16 @@ async def _run_workers(serve: ServeConfig, fleet: Fleet, options: Options) -> in
         raise listener.refused(error) from None
     finally:
         await listener.close()
+
+
+def _admin_url(serve: ServeConfig, url: str, scheme: str) -> str:
+    """Return where workers serve the admin API; "" if nowhere, or where only they know."""
+    if serve.admin is None or serve.admin.listen is None:
+        return "" if serve.admin is None else url
+    address = parse_listen_address(serve.admin.listen)
+    if address.socket_path:
+        return str(address)
+    return f"{scheme}://{address}" if address.port else ""
 
 
 def _arguments(options: Options) -> list[str]:

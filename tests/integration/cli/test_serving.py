@@ -22,9 +22,10 @@ from support.terminal import COMMAND
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.cli.options import CommandLine, Options
-from mcp_manager.cli.serve import _tell
+from mcp_manager.cli.serve import _admin_url, _fleet, _tell
 from mcp_manager.cli.source import Fleet
-from mcp_manager.config.load import load_fleet_mapping
+from mcp_manager.config.gateway_tables import serve_config_of
+from mcp_manager.config.load import load_fleet_file, load_fleet_mapping
 
 ASLEEP = {"url": "http://127.0.0.1:9/mcp", "instances": 0}
 FIELDS = {
@@ -248,6 +249,35 @@ def test_several_workers_watch_no_file(workers: str | None, tmp_path: Path, caps
     write(path, servers={"one": ASLEEP}, serve={"listen": "127.0.0.1:0", "workers": 1 if workers else 2})
     assert main(["serve", str(path), "--watch", *([workers] if workers else [])]) == 2
     assert "several workers do not watch a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("admin", "url"),
+    [
+        (None, ""),
+        ({}, "https://h:8443"),
+        ({"listen": "127.0.0.1:9090"}, "https://127.0.0.1:9090"),
+        ({"listen": "[::1]:9090"}, "https://[::1]:9090"),
+        ({"listen": "unix:/run/admin.sock"}, "unix:/run/admin.sock"),
+        # Only the first worker knows the port.
+        ({"listen": "127.0.0.1:0"}, ""),
+    ],
+)
+def test_it_says_where_workers_serve_the_admin_api(admin: dict[str, Any] | None, url: str) -> None:
+    given = None if admin is None else {"token": "a-token-of-32-characters-or-more-0", **admin}
+    assert _admin_url(serve_config_of({"admin": given}), "https://h:8443", "https") == url
+
+
+async def test_the_workers_of_the_demo_read_what_it_has_made_up() -> None:
+    async with _fleet(Options(verb="serve", demo=True, workers=2)) as (fleet, worker_options):
+        assert (worker_options.demo, worker_options.workers) == (False, 2)
+        file = Path(str(worker_options.config))
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        read = load_fleet_file(file)
+        assert fleet.serve is not None and fleet.serve.admin is not None and read.serve is not None
+        assert read.serve.admin == fleet.serve.admin
+        assert read.config.servers["web"].url == fleet.servers["web"].url
+    assert not file.parent.exists()
 
 
 def test_it_says_how_to_connect(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
