@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager._core.jsonrpc import Message
 from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.security import audit_lines
 from mcp_manager.gateway.security.audit import AuditLog
 from mcp_manager.gateway.security.audit_lines import AuditLine, Named, Outcome
 from mcp_manager.gateway.security.limits import Account, Counter, LimitReachedError, Limits, Scope
 from mcp_manager.gateway.security.principal import Principal
+from mcp_manager.gateway.security.refused_requests import Party, RefusedRequest
 from mcp_manager.protocol.methods import CALL_TOOL, DISCOVER, INITIALIZE, PING, SUBSCRIBE, UNSUBSCRIBE
 
 __all__ = ["CURRENT", "HANDSHAKE", "REASONS", "STATELESS", "Accounting", "Sender", "Usage", "note_refusal"]
@@ -33,25 +34,6 @@ _TRACEPARENT: Final = b"traceparent"
 _NAMING: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read", SUBSCRIBE, UNSUBSCRIBE, "subscriptions/listen"})
 # A longer message is read at once, so that none waits in the queue.
 _LONGEST_KEPT: Final = 2_048
-
-
-class Party(Protocol):
-    """Who is at the other end of an HTTP request."""
-
-    @property
-    def peer(self) -> object:
-        """The address, as sockets name it."""
-
-    @property
-    def method(self) -> str:
-        """The method of HTTP."""
-
-    @property
-    def path(self) -> str:
-        """The path of the URL."""
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return a header field."""
 
 
 class Sender:
@@ -251,7 +233,7 @@ class Usage:
 
         What the gateway asks servers in order to answer, such as for a list of tools, is no route of it.
         """
-        if self.route is None and not self._has_ended and _is_of(route.request, self._method):
+        if self.route is None and not self._has_ended and audit_lines.is_of(route.request, self._method):
             self.route = route
             if self._sender.scope.has_tools and self._is_counted and self._method == CALL_TOOL:
                 self._count_tool(route)
@@ -367,35 +349,6 @@ class Usage:
         self.refused("limit")
 
 
-class Denial:
-    """A request that was refused before it was a message; see :meth:`Accounting.deny`."""
-
-    __slots__ = ("_at_ns", "_client", "_method", "_path", "_principal", "_reason")
-
-    def __init__(self, party: Party, reason: str, principal: str, client: object) -> None:
-        self._at_ns = time.time_ns()
-        self._client = client
-        self._method = party.method
-        self._path = party.path
-        self._reason = reason
-        self._principal = principal
-
-    def line(self) -> bytes:
-        """Return its line of the audit log."""
-        return audit_lines.encoded(
-            AuditLine(
-                time=audit_lines.rfc3339(self._at_ns),
-                principal=self._principal,
-                client=audit_lines.address_of(self._client),
-                endpoint=self._path[: audit_lines.LONGEST],
-                method=self._method,
-                outcome="refused",
-                reason=self._reason,
-                delivery="not_sent",
-            )
-        )
-
-
 def note_refusal(reason: str) -> None:
     """Take note that the request that the running task answers is refused; ``reason`` is one of :data:`REASONS`."""
     usage = CURRENT.get()
@@ -408,16 +361,6 @@ def _is_error(reply: bytes | None) -> bool:
     if reply is None or len(reply) > _LONGEST_KEPT or b'"error"' not in reply:
         return False
     return audit_lines.outcome_of(reply).outcome == "error"
-
-
-def _is_of(request: Message | bytes, method: str) -> bool:
-    if isinstance(request, Message):
-        return request.method == method
-    try:
-        # The method may be written with escapes.
-        return method.encode() in request or scan(request).method == method
-    except FrameError:
-        return False
 
 
 def _peer_of(party: Party) -> object:
@@ -517,7 +460,7 @@ class Accounting:
         """
         self.count_refused(reason)
         if self.audit is not None:
-            self.audit.write_denial(Denial(party, reason, principal, self.client_of(party)))
+            self.audit.write_denial(RefusedRequest(party, reason, principal, self.client_of(party)))
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""

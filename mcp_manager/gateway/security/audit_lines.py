@@ -24,6 +24,7 @@ __all__ = [
     "between_time_and_numbers",
     "digest",
     "encoded",
+    "is_of",
     "may_have_secrets",
     "named",
     "outcome_of",
@@ -221,6 +222,17 @@ def named(request: Message | bytes) -> Named:
     trace = "" if meta is None else trace_id(meta.traceparent)
     arguments = params.arguments if message.method == CALL_TOOL else msgspec.Raw()
     return Named(found[:LONGEST] if isinstance(found, str) else None, trace, arguments)
+
+
+def is_of(request: Message | bytes, method: str) -> bool:
+    """Tell whether a request has a method."""
+    if isinstance(request, Message):
+        return request.method == method
+    try:
+        # The method may be written with escapes.
+        return method.encode() in request or scan(request).method == method
+    except FrameError:
+        return False
 
 
 def _read(decoder: msgspec.json.Decoder[_T], value: msgspec.Raw) -> _T | None:

@@ -14,7 +14,8 @@ from support.forwarding_site import Site, call, forwarding_site, text_of
 from support.serve_changes import serve_with
 from support.session_clients import MovedServer, SessionClient
 
-from mcp_manager.gateway.security.limits import LIMIT_REACHED
+from mcp_manager.gateway.security.limits import LIMIT_REACHED, Account
+from mcp_manager.gateway.security.principal import Principal
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -92,6 +93,52 @@ async def test_limits_that_are_changed_count_from_the_next_call(site: Site) -> N
     written = site.audit.stat().st_size
     await forwarded(site, anna, "crm__find")
     assert site.audit.stat().st_size == written
+
+
+async def test_calls_count_in_the_account_that_their_principal_has_by_now(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = {"claims": {"team": "blue"}, "max_concurrent": 1}
+    await site.gateway.replace_serve(serve_with(site.gateway, limits=[limit]))
+    limits = site.gateway._security.accounting.limits
+    async with MovedServer().running() as moved:
+        moved.replies_json = True
+        await site.gateway.manager.deploy("moved", {"url": moved.url, "protocol_version": "2025-11-25"})
+        await site.gateway.manager.wait_ready()
+        anna = await SessionClient(site.http["anna"], f"{site.gateway.url}/servers/moved/mcp").begin()
+
+        async def counted_once() -> Account:
+            """Make a call that compiled code forwards; return the account that it counts in."""
+            before = site.path.forwarded
+            calling = asyncio.create_task(call(anna, "hold"))
+            held = await moved.call("hold")
+            accounts = [each for each in limits._newer.values() if each.running]
+            held.reply()
+            assert text_of(await calling) == "done" and site.path.forwarded == before + 1
+            assert [each.running for each in accounts] == [0]
+            return accounts[0]
+
+        for _ in range(2):
+            calling = asyncio.create_task(call(anna, "hold"))
+            (await moved.call("hold")).reply()
+            assert text_of(await calling) == "done"
+        account = await counted_once()
+
+        # Another token of the principal says more of it, so that another limit applies.
+        limits.of(Principal(account.principal.name, claims={"team": "blue"}))
+        assert await counted_once() is account
+        account.counters[0].running = 1
+        assert (await call(anna, "hold"))["error"]["code"] == LIMIT_REACHED
+        account.counters[0].running = 0
+
+        # So many others came that the account was forgotten.
+        monkeypatch.setattr("mcp_manager.gateway.security.limits._MOST_ACCOUNTS", 2)
+        for number in range(4):
+            limits.of(Principal(f"other {number}"))
+        assert account not in limits._newer.values()
+        again = await counted_once()
+        assert again is not account and again.principal.name == account.principal.name
+        await site.gateway.manager.undeploy("moved")
 
 
 @pytest.mark.parametrize("ending", ["answered", "cancelled", "gone on with"])
