@@ -91,8 +91,15 @@ class Resubscription:
         self._spawn: Spawn | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def note_accepted(self, method: str, uri: str) -> None:
-        """Note that the server accepted a caller's ``method`` for ``uri`` on this session; other sessions follow."""
+    async def noted(self, method: str, params: bytes | None, sending: Awaitable[Message]) -> Message:
+        """Return the reply to a caller's ``method``; if the server accepted it, other sessions follow."""
+        reply = await sending
+        uri = read_uri(params)
+        if reply.kind != ERROR and uri is not None:
+            self._note_accepted(method, uri)
+        return reply
+
+    def _note_accepted(self, method: str, uri: str) -> None:
         if method == methods.SUBSCRIBE:
             self._held.add(uri)
             self._subscriptions.add(uri)

@@ -23,12 +23,13 @@ from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.runtime.background import to_its_end
+from mcp_manager.session.cancellations import Cancellations, all_sent
 from mcp_manager.session.listening import Listening
 from mcp_manager.session.log_level import request_log_level, restore_log_level
 from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
 from mcp_manager.session.progress import ProgressListeners
-from mcp_manager.session.resubscription import Resubscription, read_uri
+from mcp_manager.session.resubscription import Resubscription
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.stateless import StatelessDialect
 from mcp_manager.session.tasks import TaskFollower
@@ -100,8 +101,9 @@ class Session:
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
         self._is_over = False
-        # Made on first use: most sessions never need it.
+        # Made on first use: most sessions never need them.
         self._over: asyncio.Event | None = None
+        self._cancellations: Cancellations | None = None
         self._era_may_change = False
         # None if the server cannot lose the session while the transport is open.
         self._loss: LossDetection | None = None
@@ -221,8 +223,8 @@ class Session:
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw == _CALL_TOOL_RAW and not takes_every_result(exchange.listener):
             return self._repeated_as_task(request, sending, exchange)
-        if method_raw in _KEPT:
-            return self._subscription_noted(_KEPT[method_raw], request, sending)
+        if method_raw in _KEPT and self._resubscription is not None:
+            return self._resubscription.noted(_KEPT[method_raw], request.params, sending)
         return sending
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
@@ -246,11 +248,15 @@ class Session:
         """
         if self._loss is not None:
             self._loss.settle()
-        await self._end(farewell_s(self._transport) if is_known and self._transport is not None else 0.0)
+        grace_s = farewell_s(self._transport) if is_known and self._transport is not None else 0.0
+        await self._end(await all_sent(self._cancellations, grace_s))
 
     async def aclose(self, grace_s: float) -> None:
         """End the session with everything that belongs to it, calls under way included; idempotent."""
-        self.interrupt()
+        try:
+            grace_s = await all_sent(self._cancellations, grace_s)
+        finally:
+            self.interrupt()
         await self._end(grace_s)
 
     def interrupt(self) -> None:
@@ -316,8 +322,9 @@ class Session:
         if self._listening is not None and self._listening.has_ended(exchange.request_id):
             # The server itself has cancelled the request.
             return
-        params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
-        self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+        if self._cancellations is None:
+            self._cancellations = Cancellations(self._requests.spawn, self._send_quietly)
+        self._cancellations.send(exchange.request_id, reason)
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Count a fault of the server; see :class:`MessageSink`."""
@@ -431,13 +438,6 @@ class Session:
         """Treat all of this as changed, because notifications may have been missed."""
         self._template.knowledge.cache.drop_all()
         self._requests.spawn(self._requests.deliver_all(missed.news()))
-
-    async def _subscription_noted(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
-        reply = await sending
-        uri = read_uri(request.params)
-        if reply.kind != ERROR and uri is not None and self._resubscription is not None:
-            self._resubscription.note_accepted(method, uri)
-        return reply
 
     async def _repeated_as_task(self, request: Sendable, sending: Awaitable[Message], exchange: Exchange) -> Message:
         """Call a tool again as a task if it can be called only as one (2025-11-25, basic/utilities/tasks)."""

@@ -170,6 +170,37 @@ async def test_stopping_under_calls(server: ScriptedServer) -> None:
     await server.wait_until(lambda: server.open_connections == 0)
 
 
+async def test_the_server_learns_of_a_call_given_up_just_before_its_session_ends(
+    server: ScriptedServer, manager: McpManager
+) -> None:
+    server.script_always("tools/call", faults.Hold())
+    for passes in range(5):
+        await manager.deploy("server", {"url": server.url, **CALM})
+        victim = asyncio.create_task(manager.execute_raw("server", echo("victim"), timeout=30))
+        await server.wait_for("tools/call", passes + 1)
+        victim.cancel()
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        await manager.undeploy("server")
+        await server.wait_for("DELETE", passes + 1)
+        told = server.requests_of("notifications/cancelled")
+        assert [each.params["requestId"] for each in told] == [each.id for each in server.requests_of("tools/call")]
+
+
+async def test_a_server_that_accepts_no_cancellation_cannot_hold_up_the_end(
+    server: ScriptedServer, manager: McpManager
+) -> None:
+    await manager.deploy("server", {"url": server.url, **CALM, "shutdown_grace_s": 0.4})
+    server.script("tools/call", faults.Hold())
+    server.script("notifications/cancelled", faults.Hold())
+    victim = asyncio.create_task(manager.execute_raw("server", echo("victim"), timeout=30))
+    await server.wait_for("tools/call")
+    await cancel_and_wait(victim)
+    await manager.undeploy("server")
+    # Half of the time is left for taking leave.
+    await server.wait_for("DELETE")
+
+
 # stdio
 
 
