@@ -16,6 +16,7 @@ import pytest
 from _pytest.logging import caplog_records_key
 from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
+from support import time_limits
 from support.leaks import KINDS, Snapshot
 from support.published_install import install
 from support.published_servers import DIRECTORY_VARIABLE, published_servers
@@ -63,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = import_module("mcp_manager.pytest_plugin")
     if not config.pluginmanager.is_registered(plugin):
         config.pluginmanager.register(plugin, "mcp_manager")
+    config.pluginmanager.register(time_limits, "time_limits")
     if config.getoption("all_servers") and not hasattr(config, "workerinput"):
         directory = Path(os.environ.setdefault(DIRECTORY_VARIABLE, str(config.rootpath / "build" / "servers")))
         install(directory, list(published_servers()))
@@ -157,7 +159,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
         names = ["asyncio", "uvloop"]
     else:
         names = ["asyncio"]
-    return {name: factory for name, factory in loops().items() if name in names}
+    return {name: time_limits.ending_with_test(factory) for name, factory in loops().items() if name in names}
 
 
 @pytest.hookimpl(wrapper=True)
