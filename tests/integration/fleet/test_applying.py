@@ -249,26 +249,29 @@ async def test_it_waits_for_the_replacement_of_somebody_else_and_then_decides(se
 
 
 async def test_what_waits_for_somebody_else_does_not_undo_what_comes_later(server: ScriptedServer) -> None:
-    held = Hold()
+    held, starting = Hold(), Hold()
     server.script("tools/call", held)
-    base = {"url": server.url, "connect_timeout_s": 0.05}
-    theirs = {**base, "headers": {"X-A": "1"}}
-    async with McpManager(fleet(a=base)) as manager:
+    patient = {"url": server.url, "connect_timeout_s": 60.0}
+    theirs = {**patient, "headers": {"X-A": "1"}}
+    # It limits how long apply() waits; the sessions are made with another limit.
+    brief = {**theirs, **BRIEF}
+    async with McpManager(fleet(a=patient)) as manager:
         call = asyncio.create_task(manager.execute_raw("a", echo("x")))
         await server.wait_for("tools/call")
-        slow: dict[str, Any] = {"strategy": "canary", "canary_s": 0.5, "min_calls": 0}
-        replacing = asyncio.create_task(manager.redeploy("a", {**QUICK, **theirs}, **slow))
+        server.script("initialize", starting)
+        replacing = asyncio.create_task(manager.redeploy("a", {**QUICK, **theirs}))
         await server.wait_for("initialize", 2)
-        assert (await manager.apply(fleet(a={**theirs, "tags": ["x"]}))).starting == ("a",)
-        await eventually(lambda: manager._servers["a"].config.headers != {}, "the end of the canary")
+        assert (await manager.apply(fleet(a={**brief, "tags": ["x"]}))).starting == ("a",)
+        starting.release()
+        await eventually(lambda: manager._servers["a"].config.headers != {}, "the new instance")
         # The replacement has taken over; it ends when its old instance has.
         assert not replacing.done()
-        assert (await manager.apply(fleet(a={**theirs, "tags": ["y"]}))).updated == ("a",)
+        assert (await manager.apply(fleet(a={**brief, "tags": ["y"]}))).updated == ("a",)
         held.release()
         await asyncio.gather(call, replacing)
         await eventually(lambda: manager._servers["a"].rollout is None, "the end of the replacement")
         assert manager.server("a").tags == ("y",)
-        assert (await manager.apply(fleet(a={**theirs, "tags": ["y"]}))).unchanged == 1
+        assert (await manager.apply(fleet(a={**brief, "tags": ["y"]}))).unchanged == 1
 
 
 async def test_what_others_remove_or_deploy_meanwhile_is_no_failure(server: ScriptedServer) -> None:
