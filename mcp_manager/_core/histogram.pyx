@@ -448,5 +448,17 @@ cdef class LatencyWindow:
     def summary(self, int64_t now_ns):
         return self.summarize(now_ns)
 
+    def quantile(self, int64_t now_ns, double q):
+        if not 0 <= q <= 1:
+            raise ValueError(f"q must lie in [0, 1], not {q!r}")
+        cdef Buckets none
+        cdef const Buckets* older = &self.previous
+        if now_ns >= self.epoch_end_ns:
+            buckets_init(&none, WINDOW_SCHEMA)
+            older = &none
+            if now_ns >= self.epoch_end_ns + self.epoch_ns:
+                return None
+        return buckets_quantile(&self.current, older, q) if self.current.count + older.count else None
+
     def __sizeof__(self):
         return object.__sizeof__(self) + pages_size(&self.current) + pages_size(&self.previous)

@@ -15,7 +15,7 @@ from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CircuitState
 
-__all__ = ["Sample", "Trial", "what_is_worse"]
+__all__ = ["Sample", "Trial", "sample_of", "what_is_worse"]
 
 _LOOK_S: Final = 1.0
 _LOOKS: Final = 10
@@ -26,6 +26,7 @@ _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.05
 # With fewer calls, the 95th percentile is the longest call.
 _CALLS_OF_P95: Final = 20
+_P95: Final = 0.95
 # A window keeps calls for one to two epochs; an epoch this much longer than the trial outlasts it.
 _EPOCH_MARGIN_S: Final = 60.0
 # In rendezvous hashing, equal identities get equal keys; this changes the identity of a canary, so that it gets others.
@@ -43,11 +44,15 @@ class Sample(msgspec.Struct, frozen=True):
         How many of them failed.
     p95_s
         The 95th percentile of their durations in seconds, ``None`` without calls.
+    least_p95_s
+        What the 95th percentile of all calls would be at least, as sure as 99 %: with few calls, two or three that
+        happened to be slow make the measured one high. ``None`` without calls.
     """
 
     calls: int
     failures: int
     p95_s: float | None
+    least_p95_s: float | None
 
 
 def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
@@ -55,7 +60,8 @@ def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
 
     It fails more often if its failure rate is more than 5 percentage points above the old one's, and by more than
     chance explains (two-proportion z-test, one-sided at 1 %). It is slower if its p95 is more than 1.5 times the old
-    one's and more than 50 ms above it, with at least 20 calls, and at least ``min_calls``, to each.
+    one's and more than 50 ms above it, again by more than chance explains, with at least 20 calls, and at least
+    ``min_calls``, to each.
 
     Parameters
     ----------
@@ -74,11 +80,27 @@ def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
         error = sqrt(pooled * (1.0 - pooled) * (1.0 / new.calls + 1.0 / old.calls))
     if rate - old_rate > max(_MORE_FAILURES, _SURE * error):
         return f"{new.failures} of its {new.calls} calls failed ({rate:.0%}, against {old_rate:.0%} of the old one's)"
-    if new.p95_s is None or old.p95_s is None or min(new.calls, old.calls) < max(min_calls, _CALLS_OF_P95):
+    if new.p95_s is None or new.least_p95_s is None or old.p95_s is None:
         return ""
-    if new.p95_s > max(old.p95_s * _SLOWER, old.p95_s + _SLOWER_S):
+    if min(new.calls, old.calls) < max(min_calls, _CALLS_OF_P95):
+        return ""
+    if new.least_p95_s > max(old.p95_s * _SLOWER, old.p95_s + _SLOWER_S):
         return f"the p95 of its calls is {new.p95_s * 1e3:.1f} ms, against {old.p95_s * 1e3:.1f} ms of the old one's"
     return ""
+
+
+def sample_of(window: LatencyWindow, now_ns: int) -> Sample:
+    """Return what came of the calls that a window holds.
+
+    The bound of the percentile is the duration whose rank a normal approximation of the binomial distribution gives,
+    one-sided at 1 %: whatever the distribution of the durations is, so many calls are rarely above the percentile.
+    """
+    summary = window.summary(now_ns)
+    least_p95_s = None
+    if summary.count:
+        rank = _P95 - _SURE * sqrt(_P95 * (1.0 - _P95) / summary.count)
+        least_p95_s = window.quantile(now_ns, max(rank, 0.0))
+    return Sample(summary.count, summary.failures, summary.p95_s, least_p95_s)
 
 
 class Trial:
@@ -155,7 +177,8 @@ class Trial:
             left_s = end - loop.time()
             if left_s > 0:
                 await asyncio.sleep(min(left_s, _LOOK_S, self._duration_s / _LOOKS))
-            new, old = self._sample(self._new_calls), self._sample(self._old_calls)
+            now_ns = self._clock()
+            new, old = sample_of(self._new_calls, now_ns), sample_of(self._old_calls, now_ns)
             if self._has_open_circuit():
                 return "its circuit opened"
             worse = what_is_worse(new, old, self._min_calls)
@@ -175,10 +198,6 @@ class Trial:
                 self._router.set_weight(instance.backend, weight)
                 instance.backend.identity ^= _OTHER_KEYS
         self._supervisor.balance()
-
-    def _sample(self, window: LatencyWindow) -> Sample:
-        summary = window.summary(self._clock())
-        return Sample(summary.count, summary.failures, summary.p95_s)
 
     def _has_open_circuit(self) -> bool:
         now_ns = self._clock()

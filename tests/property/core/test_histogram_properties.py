@@ -198,7 +198,8 @@ def test_a_window_holds_the_current_and_the_previous_epoch(
         assert summary.sum_ns == sum(duration for _, duration, _ in inside)
         assert summary.failures == sum(failed for _, _, failed in inside)
         ordered = sorted(duration / SECOND for _, duration, _ in inside)
-        for q, estimate in ((0.5, summary.p50_s), (0.95, summary.p95_s), (0.99, summary.p99_s)):
+        quantiles = [(0.5, summary.p50_s), (0.95, summary.p95_s), (0.99, summary.p99_s)]
+        for q, estimate in [*quantiles, *((q, window.quantile(at, q)) for q in (0.0, 0.83, 1.0))]:
             if not ordered:
                 assert estimate is None
                 continue

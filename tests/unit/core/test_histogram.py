@@ -47,6 +47,8 @@ def test_bad_arguments_are_refused_and_change_nothing() -> None:
     for q in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="q must lie in"):
             histogram.quantile(q)
+        with pytest.raises(ValueError, match="q must lie"):
+            LatencyWindow().quantile(0, q)
     for lowest, highest in ((-21, 0), (0, 9), (1, 0)):
         with pytest.raises(ValueError, match="exponents"):
             histogram.le_counts(lowest, highest)
