@@ -73,7 +73,7 @@ async def check_servers(options: Options) -> int:
         from mcp_manager.cli.start_problems import start_problems  # noqa: PLC0415 - see above
 
         for problem in start_problems(fleet.serve):
-            note(f"warning: mcp-manager serve would not start here: {problem}", quiet=options.quiet)
+            note(f"warning: mcp-manager serve cannot start on this machine: {problem}", quiet=options.quiet)
     return 0 if all(reachable.values()) else 1
 
 

@@ -24,6 +24,8 @@ _SHORTEST_BEGINNING: Final = 3
 _LONGEST_NAME: Final = 64
 _ITEM: Final = re.compile(r"(?:-|\d+\.) +")
 _EMPHASIS: Final = re.compile(r"\*(\w[^*]*)\*")
+_OTHER_NAMES: Final = {"serve": "gateway"}
+"""Commands that are explained under another title."""
 _LINK: Final = re.compile(r"\[([^]]*)\]\(([^)]*)\)")
 
 
@@ -79,6 +81,7 @@ def topics() -> dict[str, Topic]:
 def _named(wanted: str, among: Mapping[str, Topic]) -> Topic | None:
     """Return the topic with this name, or the only one whose name begins so."""
     slug = _slug(wanted)
+    slug = _OTHER_NAMES.get(slug, slug)
     if slug in among or len(slug) < _SHORTEST_BEGINNING:
         return among.get(slug)
     beginning = [topic for each, topic in among.items() if each.startswith(slug)]

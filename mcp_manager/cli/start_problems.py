@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from mcp_manager.config import ServeConfig
+from mcp_manager.config.listen_address import parse_listen_address
 from mcp_manager.errors import ConfigError
 from mcp_manager.gateway.http.listener import Listener
 from mcp_manager.gateway.security.keys_file import read_keys
@@ -19,7 +20,7 @@ def start_problems(serve: ServeConfig) -> Iterator[ConfigError]:
 
     Whether the address is free is not looked at: the gateway may be running.
     """
-    for check in (_check_address, _check_keys, _check_pins, _check_audit_log):
+    for check in (_check_address, _check_admin_address, _check_keys, _check_pins, _check_audit_log):
         try:
             check(serve)
         except ConfigError as error:
@@ -32,6 +33,15 @@ def _check_address(serve: ServeConfig) -> None:
     folder = os.path.dirname(os.path.abspath(os.path.expanduser(path))) if path else ""
     if folder and not os.access(folder, os.W_OK | os.X_OK):
         raise listener.refused(_why_not(folder))
+
+
+def _check_admin_address(serve: ServeConfig) -> None:
+    if serve.admin is None or serve.admin.listen is None:
+        return
+    address = parse_listen_address(serve.admin.listen)
+    if address == parse_listen_address(serve.listen) and (address.port or address.socket_path):
+        hint = "remove serve.admin.listen to serve the admin API there, or choose another address"
+        raise ConfigError(f"serve.admin.listen: {address} is the address of serve.listen", hint=hint)
 
 
 def _check_keys(serve: ServeConfig) -> None:

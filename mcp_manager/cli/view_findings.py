@@ -1,4 +1,4 @@
-"""What of the views and the rules of a file stands for nothing, compared with what the servers list."""
+"""What of the views and the rules of a file matches nothing, compared with what the servers list."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from mcp_manager.config import AllowConfig, ViewConfig
+from mcp_manager.config.tools import is_pattern
 from mcp_manager.errors import McpManagerError, RpcError
 from mcp_manager.gateway.endpoints.kinds import TOOLS
 from mcp_manager.gateway.endpoints.name_patterns import compiled
@@ -27,7 +28,7 @@ def idle_entries(
     tools: Mapping[str, Collection[str]],
     server_ids: Collection[str],
 ) -> Iterator[str]:
-    """Yield a sentence for each entry of a view or a rule that stands for nothing.
+    """Yield a sentence for each entry of a view or a rule that matches nothing.
 
     Parameters
     ----------
@@ -43,15 +44,15 @@ def idle_entries(
     unlisted = [server_id for server_id in server_ids if server_id not in tools]
     for name, view in views.items():
         for field, entry in ViewSelection(view).without_effect(tools, unlisted):
-            yield f"views.{name}.{field}: {entry!r} stands for no tool"
+            yield f"views.{name}.{field}: {entry!r} matches no tool"
     for index, rule in enumerate(rules):
         for field, entry, what in _idle_of_rule(rule, views, tools, server_ids):
-            yield f"serve.allow[{index}].{field}: {entry!r} stands for no {what}"
+            yield f"serve.allow[{index}].{field}: {entry!r} matches no {what}"
         for entry in rule.methods:
             near = get_close_matches(entry.lower(), CLIENT_METHODS, 1, _ALIKE)
             # Methods of extensions, and patterns, need not be like any of them.
             if near and near[0] != entry and "*" not in entry and entry not in CLIENT_METHODS:
-                yield f"serve.allow[{index}].methods: {entry!r} stands for no method; did you mean {near[0]!r}?"
+                yield f"serve.allow[{index}].methods: {entry!r} is no method; did you mean {near[0]!r}?"
 
 
 def _idle_of_rule(
@@ -62,7 +63,8 @@ def _idle_of_rule(
 ) -> Iterator[tuple[str, str, str]]:
     for field, patterns, names in (("servers", rule.servers, server_ids), ("views", rule.views, views)):
         for pattern in patterns:
-            if pattern != "*" and not any(compiled(pattern).match(name) for name in names):
+            # The loader warns of names that are no patterns.
+            if is_pattern(pattern) and pattern != "*" and not any(compiled(pattern).match(name) for name in names):
                 yield field, pattern, field.removesuffix("s")
     for pattern in rule.tools:
         alone = Rule(AllowConfig(servers=rule.servers, tools=(pattern,)))

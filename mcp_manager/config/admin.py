@@ -57,5 +57,5 @@ def check_admin(config: AdminConfig, path: str) -> None:
         text = f"expected {_SHORTEST_TOKEN} to {_LONGEST_TOKEN} characters, got {len(config.token)}"
         raise FieldProblem(at(path, "token"), text, "make one with: openssl rand -hex 32")
     if not all("!" <= char <= "~" for char in config.token):
-        text = "has characters that no header field can carry"
+        text = "has spaces or characters that are not printable ASCII"
         raise FieldProblem(at(path, "token"), text, "make one with: openssl rand -hex 32")

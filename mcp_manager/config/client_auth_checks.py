@@ -69,7 +69,10 @@ def _check_values(settings: ClientAuthConfig | IssuerConfig, urls: Collection[st
     for index, algorithm in enumerate(settings.algorithms):
         where = at(path, f"algorithms[{index}]")
         if algorithm in _SECRET or algorithm.lower() == "none":
-            text = "is not accepted: whoever can check such a token could make one"
+            is_none = algorithm not in _SECRET
+            text = "is not accepted: " + (
+                "anybody could forge such a token" if is_none else "whoever can verify such a token could forge one"
+            )
             raise FieldProblem(where, text, "use RS256, ES256 or EdDSA")
         if algorithm not in ACCEPTABLE_ALGORITHMS:
             raise FieldProblem(where, f"is not one of {', '.join(ACCEPTABLE_ALGORITHMS)}")
@@ -86,17 +89,17 @@ def client_auth_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldPro
             way_out = f"set type to {types[0]!r}, or drop it"
             yield FieldProblem(at(path, name), f"cannot be combined with type {auth.type!r}", way_out)
     if auth.type == "api_key" and auth.keys_file is None:
-        way_out = "give the file that mcp-manager key new NAME --file FILE has made"
+        way_out = "make a key with mcp-manager key new NAME --file FILE, and give FILE here"
         yield FieldProblem(at(path, "keys_file"), "missing", way_out)
     if auth.type == "jwt":
         if auth.issuer is None and not auth.issuers:
-            yield FieldProblem(at(path, "issuer"), "missing", "give the issuer that tokens name in iss")
+            yield FieldProblem(
+                at(path, "issuer"), "missing", "give the issuer of the tokens, as their claim iss has it"
+            )
         yield from _issuer_problems(auth, path)
         has_own = all(each.audience for each in auth.issuers) and auth.issuer is None and bool(auth.issuers)
         if not auth.audience and auth.resource is None and not has_own:
-            way_out = (
-                "give audience, or the public URL of the gateway as resource: tokens for others must not work here"
-            )
+            way_out = "give the public URL of the gateway as resource, or audience; else it would accept tokens for other services"
             yield FieldProblem(at(path, "audience"), "missing", way_out)
         if not auth.algorithms:
             yield FieldProblem(at(path, "algorithms"), "must not be empty", "drop it to accept the usual ones")
@@ -105,7 +108,9 @@ def client_auth_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldPro
             yield FieldProblem(at(path, "introspection_endpoint"), "missing", "give it, or issuer")
         for name in ("client_id", "client_secret"):
             if getattr(auth, name) is None:
-                yield FieldProblem(at(path, name), "missing", "the introspection endpoint asks for it")
+                yield FieldProblem(
+                    at(path, name), "missing", "the gateway authenticates with it at the introspection endpoint"
+                )
 
 
 def _issuer_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldProblem]:
@@ -117,17 +122,19 @@ def _issuer_problems(auth: ClientAuthConfig, path: str) -> Iterator[FieldProblem
             yield FieldProblem(where, "missing", "give the issuer that its tokens name in iss")
             continue
         if any(each.issuer.rstrip("/") == other.rstrip("/") for other in seen):
-            yield FieldProblem(where, "this issuer is there twice", "drop one of them")
+            yield FieldProblem(where, "duplicate issuer", "remove one of them")
         seen.append(each.issuer)
 
 
 def _check_url(url: str, path: str) -> None:
+    if not url.lower().startswith(("http://", "https://")):
+        raise FieldProblem(path, "is not a URL", "begin it with https://, as in https://idp.example.com")
     check_url(url, path)
     parts = urlsplit(url)
     if parts.query:
         raise FieldProblem(path, "has a query", "give the URL without the part from '?' on")
     if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise FieldProblem(path, "is not https", "only URLs of this machine may be http")
+        raise FieldProblem(path, "must begin with https://", "http:// is accepted for loopback addresses only")
 
 
 def _is_loopback(host: str) -> bool:

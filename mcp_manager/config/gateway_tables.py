@@ -87,6 +87,15 @@ _SECTIONS: Final[Mapping[str, type[Settings]]] = {
 }
 _LISTS: Final[Mapping[str, type[Settings]]] = {"allow": AllowConfig, "limits": ClientLimitConfig}
 _CHOICES: Final = {"sessions": ("per_client", "shared"), "names": ("full", "short"), "discovery": ("list", "search")}
+_ELSEWHERE: Final = {
+    "serve.views": "write [views.NAME], beside [serve]",
+    "serve.servers": "write [servers.NAME], beside [serve]",
+    "serve.deny": "there are only rules that allow: once serve.allow is there, what no rule allows is refused",
+    "serve.operators": "name them in serve.auth.operators",
+    "serve.admin.operators": "name them in serve.auth.operators",
+}
+"""What to do about fields that people look for in another table, by path."""
+_STANDARD_OUTPUT: Final = ("stdout", "-")
 _SHORTEST_KEY: Final = 32
 _LONGEST_KEY: Final = 4_096
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
@@ -128,10 +137,8 @@ def _problems_together(config: ServeConfig) -> Iterator[FieldProblem]:
     if config.admin is not None and config.admin.token is None:
         # Whoever may administer the gateway may run any program, so nobody may by default.
         if config.auth.type == "none" or not config.auth.operators:
-            way_out = (
-                "give serve.admin.token, or let clients authenticate and name administrators in serve.auth.operators"
-            )
-            yield FieldProblem("serve.admin", "nobody could administer the gateway", way_out)
+            way_out = "set serve.admin.token, or set serve.auth and name the administrators in serve.auth.operators"
+            yield FieldProblem("serve.admin", "nobody may use the admin API", way_out)
 
 
 def views_of(views: Mapping[str, Any]) -> dict[str, ViewConfig]:
@@ -262,6 +269,9 @@ def _check_serve(config: ServeConfig, path: str) -> None:
     for server_id, credentials in config.credentials.items():
         check_credentials(credentials, join(at(path, "credentials"), server_id))
     _check_discovery(config, path)
+    if config.audit.path in _STANDARD_OUTPUT:
+        way_out = "write stderr, or ./stdout for a file of this name"
+        raise FieldProblem(at(path, "audit.path"), "cannot be standard output", way_out)
     if config.admin is not None:
         check_admin(config.admin, at(path, "admin"))
 
@@ -269,11 +279,16 @@ def _check_serve(config: ServeConfig, path: str) -> None:
 def _converted(settings: Any, kind: type[S], path: str) -> S:
     if isinstance(settings, Settings):
         settings = msgspec.structs.asdict(settings)
+    _refuse_misplaced(settings, path)
     check_object(settings, kind, path)
     for name, section in _SECTIONS.items():
         value = settings.get(name)
         if value is not None and not isinstance(value, Settings) and kind is ServeConfig:
-            check_object(value, section, join(path, name))
+            where = join(path, name)
+            if not isinstance(value, dict):
+                raise FieldProblem(where, f"expected an object, got {describe(value)}", f"write a table: [{where}]")
+            _refuse_misplaced(value, where)
+            check_object(value, section, where)
     if kind is ServeConfig:
         _check_members(settings, path)
     if kind is ServeConfig:
@@ -286,6 +301,14 @@ def _converted(settings: Any, kind: type[S], path: str) -> S:
     return made
 
 
+def _refuse_misplaced(settings: object, path: str) -> None:
+    """Raise a :class:`FieldProblem` for a field that people look for here, and that is elsewhere."""
+    for name in settings if isinstance(settings, Mapping) else ():
+        hint = _ELSEWHERE.get(f"{path}.{name}")
+        if hint is not None:
+            raise FieldProblem(path, f"unknown field {str(name)!r}", hint, name)
+
+
 def _check_type(auth: object, path: str) -> None:
     value = auth.get("type") if isinstance(auth, Mapping) else None
     if isinstance(value, str) and value not in CLIENT_AUTH_TYPES:
@@ -296,6 +319,9 @@ def _check_members(settings: Mapping[str, Any], path: str) -> None:
     """Raise a :class:`FieldProblem` for an unknown field in a table of a list, or in one that is found by a name."""
     for name, kind in _LISTS.items():
         value = settings.get(name)
+        if isinstance(value, Mapping):
+            where = join(path, name)
+            raise FieldProblem(where, "expected an array, got an object", f"write [[{where}]], with double brackets")
         for index, each in enumerate(value if isinstance(value, list | tuple) else ()):
             if not isinstance(each, Settings):
                 check_object(each, kind, f"{join(path, name)}[{index}]")
@@ -303,6 +329,9 @@ def _check_members(settings: Mapping[str, Any], path: str) -> None:
                     check_given_rule(each, f"{join(path, name)}[{index}]")
     auth = settings.get("auth")
     issuers = auth.get("issuers") if isinstance(auth, Mapping) else None
+    if isinstance(issuers, Mapping):
+        where = f"{join(path, 'auth')}.issuers"
+        raise FieldProblem(where, "expected an array, got an object", f"write [[{where}]], with double brackets")
     for index, each in enumerate(issuers if isinstance(issuers, list | tuple) else ()):
         if not isinstance(each, Settings):
             check_object(each, IssuerConfig, f"{join(path, 'auth')}.issuers[{index}]")

@@ -112,7 +112,8 @@ def check_tables(document: Mapping[str, Any]) -> Iterator[FieldProblem]:
             )
     for name in known:
         if not isinstance(document[name], dict):
-            yield FieldProblem(name, f"expected an object, got {describe(document[name])}")
+            way_out = f"write [{name}], with single brackets" if isinstance(document[name], list) else ""
+            yield FieldProblem(name, f"expected an object, got {describe(document[name])}", way_out)
     defaults = document.get("defaults", {})
     for name in defaults if isinstance(defaults, dict) else ():
         if name in _NOT_SHARED:

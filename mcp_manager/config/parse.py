@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -106,12 +106,28 @@ _OTHER_NAMES: Final = {
     "includetools": "tools",
     "enabledtools": "tools",
     "disabledtools": "tools",
+    "host": "listen",
+    "port": "listen",
+    "address": "listen",
+    "bind": "listen",
+    "hosts": "allowed_hosts",
+    "corsorigins": "allowed_origins",
+    "tlscert": "cert_file",
+    "sslcert": "cert_file",
+    "tlskey": "key_file",
+    "sslkey": "key_file",
+    "rules": "allow",
+    "users": "principals",
+    "groups": "claims",
+    "requests": "rate",
+    "rps": "rate",
+    "file": "path",
 }
 """What clients call fields of ours, without case and separators."""
 _FOREIGN: Final = frozenset({"oauth"})
 # More fields than these are not listed in an error; the manual lists them under these topics.
 _MOST_LISTED: Final = 16
-_TOPICS: Final = {"url": "server-settings", "max_connections": "manager-settings"}
+_TOPICS: Final = {"url": "server-settings", "max_connections": "manager-settings", "legacy_sse": "gateway"}
 """Fields of other clients' formats that resemble ours but mean something else: no typing mistakes."""
 
 
@@ -294,9 +310,38 @@ def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
             value = None
             break
         value = value[name] if name else value[int(index)]
+    if text.startswith("Invalid enum value"):
+        text = f"is not one of {', '.join(map(str, choices))}" if (choices := _choices(kind, where)) else text
     is_text_for_list = isinstance(value, str) and "array" in text.partition(", got")[0]
     hint = "write a list, with a text for each item" if is_text_for_list else ""
     raise FieldProblem(at(path, where.removeprefix(".")), _in_words(text, value), hint)
+
+
+def _choices(kind: Any, where: str) -> tuple[Any, ...]:
+    """Return the words that a field accepts, by its path below ``kind``; none if it does not choose among words."""
+    from msgspec import inspect  # noqa: PLC0415 - importing the package must not load it
+
+    found: list[Any] = [inspect.type_info(kind)]
+    for name in re.findall(r"\.([A-Za-z0-9_]+)|\[(?:[0-9]+|\.\.\.)\]", where):
+        found = [each for outer in found for each in _members(outer, name)]
+    return tuple(word for each in found for option in _options(each) for word in getattr(option, "values", ()))
+
+
+def _options(info: Any) -> tuple[Any, ...]:
+    """Return the types that a type of :mod:`msgspec.inspect` is a union of."""
+    inner = getattr(info, "type", None)
+    return _options(inner) if inner is not None and hasattr(info, "extra") else getattr(info, "types", (info,))
+
+
+def _members(info: Any, name: str) -> Iterator[Any]:
+    """Yield the types that a member may have: a field with its name, or an entry of a list or a mapping without."""
+    for option in _options(info):
+        for field in getattr(option, "fields", ()) if name else ():
+            if field.encode_name == name:
+                yield field.type
+        for entry_of in ("item_type", "value_type") if not name else ():
+            if hasattr(option, entry_of):
+                yield getattr(option, entry_of)
 
 
 def decode_json(text: str) -> Any:

@@ -67,7 +67,7 @@ def _check_names(patterns: Sequence[str], path: str) -> None:
     for index, pattern in enumerate(patterns):
         if _SEPARATOR not in pattern and pattern != "*":
             text = "names no server, so it matches nothing"
-            raise FieldProblem(f"{path}[{index}]", text, f"write {{server}}__{pattern}, or *__{pattern}")
+            raise FieldProblem(f"{path}[{index}]", text, f"write SERVER__{pattern}, or *__{pattern} for every server")
 
 
 def rule_problems(

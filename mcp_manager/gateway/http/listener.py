@@ -29,7 +29,7 @@ _FIRST_INHERITED: Final = 3
 _TLS_HANDSHAKE_S: Final = 10.0
 # A client that vanished without a word would keep its stream for a quarter of an hour, and refuse the next one.
 _UNACKNOWLEDGED_MS: Final = 60_000
-_WAY_OUT: Final = "let clients authenticate (serve.auth), or listen on 127.0.0.1 or a unix socket"
+_WAY_OUT: Final = "set serve.auth, or listen on 127.0.0.1 or a unix socket"
 
 
 class Listener:
@@ -77,7 +77,10 @@ class Listener:
     def check(self, auth: ClientAuthConfig) -> None:
         """Raise :class:`ConfigError` if other machines can reach the gateway, and clients need not authenticate."""
         if auth.type == "none" and self._is_reached and not self._is_admin:
-            raise ConfigError(f"Failed to listen on {self.address}: other machines reach it", hint=_WAY_OUT)
+            raise ConfigError(
+                f"Failed to listen on {self.address}: clients on other machines would not have to authenticate",
+                hint=_WAY_OUT,
+            )
 
     def certificate(self) -> ssl.SSLContext | None:
         """Read the certificate and its key again, for :meth:`follow`; ``None`` without TLS.
@@ -208,7 +211,7 @@ class Listener:
             sockets, self._sockets = self._sockets, []
             for each in sockets:
                 each.close()
-            text = f"Failed to listen on {self.address}: other machines reach its socket"
+            text = f"Failed to listen on {self.address}: clients on other machines would not have to authenticate"
             raise ConfigError(text, hint=_WAY_OUT)
         if is_own:
             self._warn_of_clear_text()
@@ -216,7 +219,7 @@ class Listener:
     def _warn_of_clear_text(self) -> None:
         if not self._may_be_clear:
             _log.warning(
-                "%s: other machines reach it without TLS, so that tokens and keys travel in clear text: give "
+                "%s: clients on other machines send tokens and keys in clear text, because there is no TLS: set "
                 "serve.cert_file, or serve.behind_tls_proxy = true if a proxy terminates TLS",
                 self.address,
             )

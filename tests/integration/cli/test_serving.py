@@ -205,7 +205,10 @@ def test_the_demo_is_served() -> None:
         (("--demo", "--watch"), "--watch needs a file"),
         (("http://127.0.0.1:1/mcp", "--watch"), "--watch needs a file"),
         (("http://127.0.0.1:1/mcp", "--listen", "8080"), "--listen: has no port from 0 to 65535"),
-        (("http://127.0.0.1:1/mcp", "--listen", "0.0.0.0:0"), "other machines reach it"),
+        (
+            ("http://127.0.0.1:1/mcp", "--listen", "0.0.0.0:0"),
+            "clients on other machines would not have to authenticate",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -351,21 +354,25 @@ def test_what_a_view_names_in_vain_is_told(tmp_path: Path, capsys: pytest.Captur
         "off": {"servers": ["off"], "tools": ["off__*"]},
     }
     servers = {"one": stdio_server_config(), "off": {**ASLEEP, "disabled": True}}
-    rules = [{"tools": ["one__nothing", "one__add", "off__*"]}, {"views": ["goo*", "vain*"], "servers": ["o*", "z*"]}]
+    rules = [
+        {"tools": ["one__nothing", "one__add", "off__*"]},
+        {"views": ["goo*", "vain*"], "servers": ["o*", "z*", "nix"]},
+    ]
     rules.append({"methods": ["tools/*", "tool/call", "skills/list", "Resources/Read"]})
     write(path, servers=servers, views=views, serve={"stateful": ["tow"], "allow": rules})
     assert main(["check", str(path)]) == 0
     said = capsys.readouterr().err
     expected = [
+        "serve.allow[1].servers: there is no server 'nix'",
         "serve.stateful: there is no server 'tow'",
         "views.bad.servers: there is no server 'ane'; did you mean 'one'?",
-        "views.bad.tools: 'one__x*' stands for no tool",
-        "views.bad.descriptions: 'one__echo' stands for no tool",
-        "serve.allow[0].tools: 'one__nothing' stands for no tool",
-        "serve.allow[1].servers: 'z*' stands for no server",
-        "serve.allow[1].views: 'vain*' stands for no view",
-        "serve.allow[2].methods: 'tool/call' stands for no method; did you mean 'tools/call'?",
-        "serve.allow[2].methods: 'Resources/Read' stands for no method; did you mean 'resources/read'?",
+        "views.bad.tools: 'one__x*' matches no tool",
+        "views.bad.descriptions: 'one__echo' matches no tool",
+        "serve.allow[0].tools: 'one__nothing' matches no tool",
+        "serve.allow[1].servers: 'z*' matches no server",
+        "serve.allow[1].views: 'vain*' matches no view",
+        "serve.allow[2].methods: 'tool/call' is no method; did you mean 'tools/call'?",
+        "serve.allow[2].methods: 'Resources/Read' is no method; did you mean 'resources/read'?",
     ]
     assert said.count("warning: ") == len(expected)
     assert all(each in said for each in expected)
@@ -379,26 +386,27 @@ def test_check_and_doctor_say_why_a_gateway_would_not_start(tmp_path: Path, caps
     folder.mkdir()
     missing = str(tmp_path / "missing" / "file")
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"listen": "0.0.0.0:0"}, "other machines reach it"),
+        ({"listen": "0.0.0.0:0"}, "clients on other machines would not have to authenticate"),
         ({"listen": f"unix:{missing}"}, "No such file or directory"),
         ({"cert_file": missing}, "serve.cert_file: cannot be read"),
         ({"auth": {"type": "api_key", "keys_file": missing}}, "the file of API keys"),
         ({"pins": {"mode": "warn", "path": missing}}, "the file of pins"),
         ({"audit": {"path": missing}}, "serve.audit.path"),
         ({"audit": {"path": str(folder)}}, "Is a directory"),
+        ({"admin": {"listen": "127.0.0.1:8080", "token": "t" * 32}}, "127.0.0.1:8080 is the address of serve.listen"),
     ]
     for serve, words in wrong:
         write(path, servers={"off": {**ASLEEP, "disabled": True}}, serve=serve)
         assert main(["check", str(path)]) == 0
         said = capsys.readouterr().err
-        assert said.count("warning: mcp-manager serve would not start here: ") == 1 and words in said, serve
+        assert said.count("warning: mcp-manager serve cannot start on this machine: ") == 1 and words in said, serve
         assert main(["doctor", str(path), "--json"]) == 1
         found = json.loads(capsys.readouterr().out)["findings"]
         errors = [each for each in found if each["severity"] == "error"]
         assert len(errors) == 1 and words in errors[0]["seen"] and errors[0]["advice"], serve
     write(path, servers={"off": {**ASLEEP, "disabled": True}}, serve={"audit": {"path": str(folder / "audit")}})
     assert main(["check", str(path)]) == 0
-    assert capsys.readouterr().err.count("would not start") == 0
+    assert capsys.readouterr().err.count("cannot start") == 0
     assert not (folder / "audit").exists()
 
 

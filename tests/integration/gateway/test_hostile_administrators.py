@@ -97,7 +97,7 @@ async def test_nobody_is_an_administrator_by_default(tmp_path: Path) -> None:
     write_keys(str(path), [kept, also])
     auth = {"type": "api_key", "keys_file": str(path)}
     serve: dict[str, Any] = {"listen": "127.0.0.1:0", "auth": auth, "admin": {}, "min_ready": 0}
-    with pytest.raises(ConfigError, match="nobody could administer"):
+    with pytest.raises(ConfigError, match="nobody may use the admin API"):
         Gateway({}, serve=serve)
     async with Gateway({}, serve={**serve, "auth": {**auth, "operators": ["boss"]}}) as gateway:
         body = json.dumps({"id": "x", "config": {"command": "true"}}).encode()

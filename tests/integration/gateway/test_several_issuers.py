@@ -150,10 +150,10 @@ async def test_certificates_of_a_private_authority_are_trusted_if_it_is_named(wo
 async def test_what_cannot_work_is_told(world: World, tmp_path: Path) -> None:
     one = {"issuer": world.one.origin}
     for issuers, text in (
-        ([one], r"serve\.auth\.issuers\[0\]\.issuer: this issuer is there twice"),
+        ([one], r"serve\.auth\.issuers\[0\]\.issuer: duplicate issuer"),
         ([{}], r"serve\.auth\.issuers\[0\]\.issuer: missing"),
         ([{**one, "jwks": "x"}], r"serve\.auth\.issuers\[0\]: unknown field 'jwks'"),
-        ([{"issuer": "http://idp.example.com"}], r"serve\.auth\.issuers\[0\]\.issuer: is not https"),
+        ([{"issuer": "http://idp.example.com"}], r"serve\.auth\.issuers\[0\]\.issuer: must begin with https"),
         (
             [{"issuer": "https://idp.example.com", "algorithms": ["HS256"]}],
             r"issuers\[0\]\.algorithms\[0\]: is not acc",

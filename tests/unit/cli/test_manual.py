@@ -182,7 +182,9 @@ def test_a_topic_is_found_in_any_spelling(asked: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("Command line\n============\n\n")
 
 
-@pytest.mark.parametrize(("asked", "title"), [("logs", "Logs and events"), ("Auth", "Authorization"), ("call", None)])
+@pytest.mark.parametrize(
+    ("asked", "title"), [("logs", "Logs and events"), ("Auth", "Authorization"), ("serve", "Gateway"), ("call", None)]
+)
 def test_the_beginning_of_a_name_is_enough_if_only_one_topic_begins_so(
     asked: str, title: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
