@@ -36,7 +36,7 @@ export class Acts {
   redeploy({ id }) {
     ask({
       title: `Redeploy ${id}?`,
-      body: [element("p", {}, "New instances take over from those of now, which finish the calls that they have.")],
+      body: [element("p", {}, "New instances replace the old ones. The old ones finish their calls first.")],
       action: "Redeploy",
       act: () =>
         this.post(id, `redeploy?wait=ready&timeout_s=${WAIT_S}`, {}, `${id} is redeployed.`, `${id} is still being redeployed.`),
@@ -45,26 +45,26 @@ export class Acts {
 
   /** End all instances of a server. */
   suspend({ id, inflight }) {
-    const ends = `All of its instances end once they have finished ${counted(inflight, "call")} under way. It takes no calls until you resume it.`;
+    const ends = `All instances stop after they have finished ${counted(inflight, "running call")}. The server takes no calls until you resume it.`;
     ask({
       title: `Suspend ${id}?`,
       body: [element("p", {}, ends)],
       action: "Suspend",
       isHarmful: true,
-      act: () => this.post(id, "suspend", undefined, `${id} is suspended.`, `${id} is suspended; its last calls go on.`),
+      act: () => this.post(id, "suspend", undefined, `${id} is suspended.`, `${id} is suspended; some calls are still running.`),
     });
   }
 
   /** Let calls under way finish, and give the server no further ones. */
   drain({ id, inflight }) {
-    const waits = `It finishes ${counted(inflight, "call")} under way and takes no others until you resume it. Its instances stay.`;
+    const waits = `The server finishes ${counted(inflight, "running call")} and takes no new ones until you resume it. Its instances stay.`;
     ask({
       title: `Drain ${id}?`,
       body: [element("p", {}, waits)],
       action: "Drain",
       isHarmful: true,
       act: () =>
-        this.post(id, "drain", undefined, `${id} has no calls any more, and takes none.`, `${id} takes no calls; the last ones go on.`),
+        this.post(id, "drain", undefined, `${id} has finished its calls and takes no new ones.`, `${id} takes no new calls; some are still running.`),
     });
   }
 
@@ -83,7 +83,7 @@ export class Acts {
     const { row, input } = field({ label: `To confirm, enter the name of the server: ${id}`, attributes });
     ask({
       title: `Undeploy ${id}?`,
-      body: [element("p", {}, "It finishes its calls, its programs end, and its configuration is removed from the gateway."), row],
+      body: [element("p", {}, "The server finishes its calls. Then the gateway stops its programs and removes its configuration."), row],
       action: "Undeploy",
       isHarmful: true,
       act: async () => {
@@ -113,7 +113,7 @@ export class Acts {
     });
     const config = field({
       label: "Configuration (JSON)",
-      about: 'As in a table servers.NAME of the configuration file: {"url": "http://…/mcp"} or {"command": "…", "args": ["…"]}.',
+      about: 'The fields of [servers.NAME] in the configuration file, as JSON: {"url": "http://…/mcp"} or {"command": "…", "args": ["…"]}.',
       tag: "textarea",
       attributes: { name: "config", rows: 8, spellcheck: "false", required: true },
     });

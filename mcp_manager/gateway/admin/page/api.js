@@ -13,7 +13,7 @@ const STILL_GOING_ON = 202;
 /** Why a request failed, in words: `detail` says what is wrong, `hint` the way out. `status` is 0 without an answer. */
 export class Problem extends Error {
   constructor({ status = 0, title = "", detail = "", hint = "", field = "" }) {
-    super(detail || title || `The gateway answered with status ${status}.`);
+    super(detail || title || `The gateway responded with status ${status}.`);
     this.status = status;
     this.hint = hint;
     this.field = field;
@@ -26,7 +26,7 @@ export async function read(path, { signal } = {}) {
   try {
     return await response.json();
   } catch (error) {
-    throw error instanceof SyntaxError ? new Problem({ detail: "The gateway's answer is not JSON" }) : unreached(error);
+    throw error instanceof SyntaxError ? new Problem({ detail: "The response of the gateway is not JSON" }) : unreached(error);
   }
 }
 
@@ -39,7 +39,7 @@ export async function act(method, path, body) {
   const response = await request(method, path, { body, limit: ACT_MS });
   const missed = response.headers.get("Workers-Missed");
   if (missed !== null) {
-    throw new Problem({ detail: `These workers of the gateway did not do it: ${missed}`, hint: "Do it again" });
+    throw new Problem({ detail: `These workers of the gateway did not apply the change: ${missed}`, hint: "Try again" });
   }
   return response.status !== STILL_GOING_ON;
 }
@@ -96,6 +96,6 @@ async function request(method, path, { body, signal, limit }) {
 
 function unreached(error) {
   if (error.name === "AbortError") return error;
-  if (error.name === "TimeoutError") return new Problem({ detail: "The gateway did not answer in time." });
+  if (error.name === "TimeoutError") return new Problem({ detail: "The gateway did not respond in time." });
   return new Problem({ detail: "The gateway cannot be reached." });
 }

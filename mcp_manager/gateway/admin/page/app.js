@@ -14,7 +14,7 @@ import { GatewayState } from "./gateway_state.js";
 import { ServerDetail } from "./server_detail.js";
 import { SignIn } from "./sign_in.js";
 
-const NO_RIGHT = "The gateway knows you, but refuses this.";
+const NO_RIGHT = "You may not use this page.";
 const NOT_ACCEPTED = "The gateway does not accept this token.";
 
 const fleet = new Fleet();

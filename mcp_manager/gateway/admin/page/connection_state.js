@@ -42,7 +42,7 @@ export class ConnectionState {
   count(problem, retryAt) {
     const seconds = Math.ceil((retryAt - Date.now()) / 1_000);
     const next = seconds > 0 ? `The next attempt is in ${seconds} s.` : "Trying…";
-    setText(this.bannerText, sentences(problem.message, problem.hint, "What is shown may be old", next));
+    setText(this.bannerText, sentences(problem.message, problem.hint, "The figures may be out of date", next));
   }
 
   hideBanner() {

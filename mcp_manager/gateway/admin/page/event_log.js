@@ -1,7 +1,7 @@
 // The list of events, newest first, and what each of them says.
 
 import { element, icon, setAttribute, setText, show } from "./dom.js";
-import { circuit, clock, cut, duration, stateIcon } from "./formats.js";
+import { circuit, clock, counted, cut, duration, stateIcon } from "./formats.js";
 
 const MOST = 200;
 const LONGEST = 600;
@@ -30,11 +30,11 @@ const KINDS = {
   },
   session_lost: { icon: () => "degraded", say: (record) => `instance ${record.instance} lost its session: ${record.reason}` },
   session_replaced: { icon: () => "healthy", say: (record) => `instance ${record.instance} has a new session` },
-  server_deployed: { icon: () => "event", say: (record) => `was deployed (${record.transport}, ${record.instances} wanted)` },
+  server_deployed: { icon: () => "event", say: (record) => `was deployed (${record.transport}, ${counted(record.instances, "instance")})` },
   server_undeployed: { icon: () => "stopped", say: () => "was removed" },
   server_redeployed: { icon: () => "event", say: () => "has a new configuration" },
   server_scaled: { icon: () => "event", say: (record) => `scaled from ${record.previous} to ${record.instances} instances` },
-  tools_changed: { icon: () => "event", say: () => "has other tools" },
+  tools_changed: { icon: () => "event", say: () => "has changed its tools" },
   config_applied: { icon: () => "event", say: (record) => `The configuration was applied: ${applied(record)}` },
   events_missed: { icon: () => "degraded", say: (record) => `${record.count} events were missed` },
   missed: { icon: () => "degraded", say: () => "Some events were missed" },

@@ -7,8 +7,8 @@ import { STATES, counted, cut, failures, latency, shortError, stateIcon, whole }
 const COLUMNS = [
   { name: "server", title: "Server", sortBy: (server) => server.id.toLowerCase() },
   { name: "state", title: "State", sortBy: (server) => STATES.indexOf(server.state) },
-  { name: "ready", title: "Ready", about: "instances with a session, of those wanted", sortBy: (s) => s.ready - s.desired },
-  { name: "inflight", title: "In flight", about: "calls under way", largest: true, width: "wide", sortBy: (s) => s.inflight },
+  { name: "ready", title: "Ready", about: "instances with a session, of all", sortBy: (s) => s.ready - s.desired },
+  { name: "inflight", title: "In flight", about: "running calls", largest: true, width: "wide", sortBy: (s) => s.inflight },
   { name: "calls", title: "Calls", about: "of the last minute", largest: true, width: "wide", sortBy: (s) => s.window_calls },
   { name: "failures", title: "Failures", about: "of these calls", largest: true, width: "wide", sortBy: (s) => s.window_failures },
   { name: "p50", title: "p50", about: "median latency", largest: true, width: "widest", sortBy: (s) => s.p50_s ?? -1 },

@@ -8,7 +8,7 @@ const MOST_REASONS = 5;
 // Each fact: the name in the snapshot, its title, and how it is written.
 const FACTS = [
   ["sessions", "Sessions", whole],
-  ["requests", "Requests under way", whole],
+  ["requests", "Running requests", whole],
   ["streams", "Streams", whole],
   ["workers", "Workers", whole],
   ["uptime_s", "Uptime", duration],

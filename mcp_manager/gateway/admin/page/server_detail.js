@@ -57,7 +57,7 @@ export class ServerDetail {
     this.stateText = element("span");
     this.state = element("p", { class: "state" }, this.picture, this.stateText);
     this.reasons = new KeyedList(element("ul", { class: "reason-list" }), textItem);
-    this.gone = element("p", { class: "problem", hidden: true }, "The gateway has no server of this name any more.");
+    this.gone = element("p", { class: "problem", hidden: true }, "The gateway has no server of this name.");
     this.summary = element("p", { class: "minor" });
     this.instances = new InstanceTable();
     this.figures = FIGURES.map(([title]) => [title, element("dd")]);
@@ -70,7 +70,7 @@ export class ServerDetail {
   }
 
   actButtons(id) {
-    const group = element("div", { class: "acts", role: "group", "aria-label": `Acts on ${id}` });
+    const group = element("div", { class: "acts", role: "group", "aria-label": `Actions for ${id}` });
     const add = (label, name, kind = null) => {
       const button = element("button", { type: "button", class: kind, "aria-label": `${label} ${id}` }, label);
       button.addEventListener("click", () => {

@@ -18,10 +18,10 @@ export function serverLists(id) {
 
 function section(title, id, rest, show) {
   const body = element("div", { class: "list-body" });
-  const again = element("button", { type: "button", "aria-label": `Read again: ${title} of ${id}` }, "Read again");
+  const again = element("button", { type: "button", "aria-label": `Reload: ${title} of ${id}` }, "Reload");
   const node = element("details", { class: "list" }, element("summary", {}, title), body);
   const load = async () => {
-    const state = element("p", { class: "minor" }, "Reading…");
+    const state = element("p", { class: "minor" }, "Loading…");
     body.replaceChildren(state);
     try {
       body.replaceChildren(...show(await read(serverPath(id, rest))), again);
@@ -45,7 +45,7 @@ function listOf(answer, name) {
 
 function toolsOf(answer) {
   const tools = listOf(answer, "tools");
-  if (tools.length === 0) return [element("p", { class: "minor" }, "It offers no tools.")];
+  if (tools.length === 0) return [element("p", { class: "minor" }, "This server has no tools.")];
   const items = tools.map((tool) => {
     const item = element("li", {}, element("code", {}, String(tool.name)));
     for (const mark of marksOf(tool)) item.append(" ", element("span", { class: "mark" }, mark));
@@ -64,8 +64,8 @@ function marksOf(tool) {
 
 function flightsOf(answer) {
   const flights = listOf(answer, "flights");
-  if (flights.length === 0) return [element("p", { class: "minor" }, "There were no calls yet.")];
-  const titles = ["Began", "Call", "Result", "Took"];
+  if (flights.length === 0) return [element("p", { class: "minor" }, "No calls yet.")];
+  const titles = ["Started", "Call", "Result", "Duration"];
   const rows = flights.map((flight) =>
     element(
       "tr",
@@ -88,7 +88,7 @@ function attempts(flight) {
 
 function stderrOf(answer) {
   const lines = listOf(answer, "lines").map((line) => `${clock(line.at)} ${line.instance}: ${line.text}`);
-  if (lines.length === 0) return [element("p", { class: "minor" }, "It has written nothing, or it is no program.")];
+  if (lines.length === 0) return [element("p", { class: "minor" }, "No output yet. Only programs have standard error.")];
   return [text(lines.join("\n"), "Standard error")];
 }
 

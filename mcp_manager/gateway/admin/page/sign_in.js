@@ -13,7 +13,7 @@ export class SignIn {
       event.preventDefault();
       const value = this.input.value.trim();
       if (!isToken(value)) {
-        this.tell("A token has only visible ASCII characters, and no spaces between them.");
+        this.tell("A token has only printable ASCII characters, and no spaces.");
         return;
       }
       keepToken(value);
