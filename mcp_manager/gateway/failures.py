@@ -53,26 +53,40 @@ class _Told(NamedTuple):
 
 
 _OF_SESSIONS: Final = "max_caller_sessions"
-_NO_SESSION: Final = _Told(-32004, "has no session left for this client", "try again once other clients have ended")
-_CHECK_FIRST: Final = "the request may have been executed: find out before sending it again"
+_NO_SESSION: Final = _Told(
+    -32004, "has no free session for this client", "try again when other clients have ended their sessions"
+)
+_CHECK_FIRST: Final = "the request may have been executed: check before you send it again"
 
 # The first that fits counts. The codes lie outside of -32020 to -32099, which the protocol reserves (2026-07-28, basic,
 # error codes), and apart from -32002, which earlier revisions use for missing resources.
 _TOLD: Final[tuple[tuple[type[McpManagerError], _Told], ...]] = (
     (DeadlineExceededError, _Told(-32001, "did not answer in time")),
-    (CircuitOpenError, _Told(-32003, "has failed repeatedly, and gets no requests for now", "try again later")),
-    (ToolNotAllowedError, _Told(-32010, "has this tool, but its rules do not allow the call")),
-    (OverloadedError, _Told(-32004, "has too much to do", "try again later")),
-    (LoginRequiredError, _Told(-32014, "needs credentials that you have to obtain first")),
-    (CredentialsUnavailableError, _Told(-32015, "gets no credentials at present", "try again later")),
-    (ClientRefusedError, _Told(-32016, "refused the credentials that it got for you", "ask for access to it")),
-    (NotConfiguredError, _Told(-32005, "gets no credentials for you", "the operator has to help")),
-    (AuthError, _Told(-32005, "refused the credentials of the gateway", "the operator has to renew them")),
+    (
+        CircuitOpenError,
+        _Told(-32003, "has failed repeatedly: the gateway sends it no requests for a while", "try again later"),
+    ),
+    (ToolNotAllowedError, _Told(-32010, "has this tool, but its configuration does not allow the call")),
+    (OverloadedError, _Told(-32004, "is overloaded", "try again later")),
+    (LoginRequiredError, _Told(-32014, "needs credentials that you have not got yet")),
+    (
+        CredentialsUnavailableError,
+        _Told(-32015, "cannot be called: the authorization server is not available", "try again later"),
+    ),
+    (ClientRefusedError, _Told(-32016, "refused your credentials", "ask its owner for access")),
+    (
+        NotConfiguredError,
+        _Told(-32005, "cannot be called: the gateway gets no credentials for you", "tell the operator of the gateway"),
+    ),
+    (
+        AuthError,
+        _Told(-32005, "refused the credentials of the gateway", "tell the operator of the gateway to renew them"),
+    ),
     (ConnectError, _Told(-32006, "cannot be reached", "try again later")),
-    (SessionLostError, _Told(-32008, "lost the session", "begin again with what it kept for the session")),
-    (ConnectionLostError, _Told(-32007, "broke off before it answered")),
-    (ProtocolError, _Told(-32009, "gave an answer that the protocol does not allow")),
-    (InputRequiredError, _Told(-32011, "asked for input that nobody gave")),
+    (SessionLostError, _Told(-32008, "lost the session", "start over: the state of the session is lost")),
+    (ConnectionLostError, _Told(-32007, "closed the connection before it answered")),
+    (ProtocolError, _Told(-32009, "sent an invalid response")),
+    (InputRequiredError, _Told(-32011, "asked for input and got none")),
     (TaskError, _Told(-32012, "cancelled the task that the request had become")),
     (CallError, _Told(-32000, "could not be called")),
 )

@@ -177,7 +177,7 @@ class Service:
             if name not in FOLLOWED and getattr(now, name) != getattr(before, name)
         ]
         if changed:
-            _log.warning("a new start is needed for what has changed in serve: %s", ", ".join(changed))
+            _log.warning("restart the gateway to apply the changes in serve: %s", ", ".join(changed))
 
     async def _end(self) -> int:
         """Let calls end; return the exit status."""
@@ -189,13 +189,13 @@ class Service:
             telling.cancel()
         if has_ended or not self._gateway.under_way:
             return _SUCCESS
-        _log.warning("calls under way were cancelled")
+        _log.warning("the calls that were still running were cancelled")
         return _FAILURE
 
     def _tell_of_calls(self) -> None:
         if self._gateway.under_way:
             _log.warning(
-                "requests under way: %d; waiting for %g s at most, unless a second signal comes",
+                "%d requests are running: the gateway waits up to %g s for them; a second signal ends it at once",
                 self._gateway.under_way,
                 self._gateway.serve.drain_timeout_s,
             )

@@ -84,4 +84,4 @@ class Systemd:
                 is_abstract = self._address.startswith("@")
                 channel.sendto("\n".join(lines).encode(), f"\0{self._address[1:]}" if is_abstract else self._address)
         except OSError as error:
-            _log.warning("systemd was not told %s: %s", lines[0], error)
+            _log.warning("could not send %s to systemd: %s", lines[0], error)

@@ -174,4 +174,6 @@ def _tell_failure(task: asyncio.Task[Any]) -> None:
     read_failure(task)
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        _log.warning("an act of an administrator failed: %s: %s", task.get_name(), error, extra={"event": "act_failed"})
+        _log.warning(
+            "a change by an administrator failed: %s: %s", task.get_name(), error, extra={"event": "act_failed"}
+        )

@@ -25,7 +25,10 @@ __all__ = ["api_application", "nowhere", "page_application", "sibling_applicatio
 _log = logging.getLogger(__name__)
 
 _FAULT: Final = Problem(
-    title="Internal Server Error", status=500, detail="The gateway failed; its log says why", delivery="unknown"
+    title="Internal Server Error",
+    status=500,
+    detail="Internal error of the gateway; its log has the reason",
+    delivery="unknown",
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -50,13 +50,13 @@ class Authorization:
         host = request.headers.get("Host", "").encode("utf-8", "surrogateescape")
         hosts = self._hosts()
         if not hosts.accepts_host(host or None):
-            hint = "name it in serve.allowed_hosts"
-            raise _because("host", refused(403, "The Host header is not one of this gateway", hint=hint))
+            hint = "add the host to serve.allowed_hosts"
+            raise _because("host", refused(403, "This gateway does not serve the host of the header Host", hint=hint))
         origin = request.headers.get("Origin")
         if origin is None or any(origin == scheme + request.headers["Host"] for scheme in _SCHEMES):
             return
         if not hosts.accepts_origin(origin.encode("utf-8", "surrogateescape")):
-            hint = "name it in serve.allowed_origins"
+            hint = "add the origin to serve.allowed_origins"
             raise _because("origin", refused(403, "Web pages of this origin may not use this gateway", hint=hint))
 
     async def admit(self, request: web.Request) -> Principal:
@@ -68,10 +68,12 @@ class Authorization:
         if isinstance(found, Denial):
             fields = dict(parsed(found.fields))
             status = found.status
-            raise _because("authentication", _with(refused(status, "Not authenticated", hint=_hint(found)), fields))
+            raise _because(
+                "authentication", _with(refused(status, "Authentication required", hint=_hint(found)), fields)
+            )
         if not self._security.is_named_operator(found):
-            hint = "name the principal in serve.auth.operators"
-            raise _because("rule", refused(403, "The admin API is for operators of the gateway", hint=hint), found.name)
+            hint = f"add {found.name!a:.300} to serve.auth.operators"
+            raise _because("rule", refused(403, "Only operators may use the admin API", hint=hint), found.name)
         return found
 
     def _holder_of_token(self, request: web.Request, token: bytes) -> Principal:
@@ -82,12 +84,14 @@ class Authorization:
         if scheme.lower() == "bearer" and is_right:
             return self._holder
         challenge = f'{_CHALLENGE}, error="invalid_token"' if fields else _CHALLENGE
-        refusal = refused(401, "The admin API needs its token", hint=_TOKEN_HINT, WWW_Authenticate=challenge)
+        refusal = refused(
+            401, "The token of the admin API is missing or wrong", hint=_TOKEN_HINT, WWW_Authenticate=challenge
+        )
         raise _because("authentication", refusal)
 
 
 def _hint(denial: Denial) -> str:
-    return "" if denial.reason == "no credentials" else denial.reason
+    return "send Authorization: Bearer TOKEN" if denial.reason == "no credentials" else denial.reason
 
 
 def _with(refusal: Refusal, headers: dict[str, str]) -> Refusal:

@@ -8,6 +8,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.parse import convert
 from mcp_manager.fleet.rollout import Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.gateway.admin.problems import refused
@@ -75,7 +77,19 @@ async def read(request: web.Request, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at `$")
         field = where.strip("`.") or _unknown(text)
-    raise refused(422, text, field=field)
+    if name := _unknown(text):
+        detail = f"{name[:64]} is missing" if "missing" in text else f"Unknown field {name[:64]!a}"
+        raise refused(422, detail, hint=f"the fields are {', '.join(kind.__struct_fields__)}", field=field)
+    raise refused(422, f"{field or 'The body'}: {_in_words(value, kind) or text}", field=field)
+
+
+def _in_words(value: dict[str, Any], kind: type[Any]) -> str:
+    """Return in plain words what is wrong with a value."""
+    try:
+        convert(value, kind, "")
+    except FieldProblem as problem:
+        return problem.text
+    return ""
 
 
 def _unknown(text: str) -> str:

@@ -26,7 +26,7 @@ from mcp_manager.gateway.serve_changes import FOLLOWED
 
 __all__ = ["ConfigurationChange", "Configurations", "ReloadResult"]
 
-_NOT_IN_BODY: Final = "A configuration has the table servers, with all servers of the fleet"
+_NOT_IN_BODY: Final = "The table servers is missing: it names all servers of the fleet"
 _TABLES: Final = frozenset({"manager", "defaults", "servers", "mcpServers", "serve", "views", "$schema"})
 
 Reload = Callable[[], Awaitable[str | None]]
@@ -163,7 +163,7 @@ class Configurations:
         take_query(request)
         if self.reload is None:
             hint = "PUT /api/v1/config, or change single servers"
-            raise refused(409, "This gateway has no file to read again", hint=hint)
+            raise refused(409, "This gateway was not started from a file", hint=hint)
         self.problem = await self.reload()
         if self.problem is None and self._siblings is not None and (missed := await self._siblings.tell_to_reload()):
             self.problem = f"workers {', '.join(map(str, missed))} did not apply it"
@@ -208,10 +208,10 @@ class Configurations:
         given = {name: value for name, value in body.items() if name not in ("path", "problem")}
         for name in given:
             if name not in _TABLES:
-                hint = f"the known ones are {', '.join(sorted(_TABLES - {'$schema'}))}"
-                raise refused(422, f"unknown table {name[:64]!a}", hint=hint, field=name[:64])
+                hint = f"the tables are {', '.join(sorted(_TABLES - {'$schema'}))}"
+                raise refused(422, f"Unknown table {name[:64]!a}", hint=hint, field=name[:64])
         if not isinstance(given.get("servers", given.get("mcpServers")), dict):
-            raise refused(422, _NOT_IN_BODY, hint='to remove all: {"servers": {}}', field="servers")
+            raise refused(422, _NOT_IN_BODY, hint='send {"servers": {}} to remove all servers', field="servers")
         shown, whole = self.shown(), self._written(reveal_secrets=True)
         meant: dict[str, Any] = restored(given, shown, whole)
         before = self._state.servers()

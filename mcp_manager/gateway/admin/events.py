@@ -118,8 +118,8 @@ class AdminEvents:
         if self._is_over:
             raise refused(503, "The gateway is shutting down", Retry_After="1")
         if len(self._readers) >= _MOST_READERS:
-            text = f"There are {_MOST_READERS} readers of events already"
-            raise refused(503, text, hint="end one of them", Retry_After="5")
+            text = f"There are {_MOST_READERS} clients that read events already"
+            raise refused(503, text, hint="close one of them", Retry_After="5")
         stream = WebEventStream()
         self._readers.add(stream)
         self._keep_alives.add(stream)

@@ -54,7 +54,12 @@ def server_of(
         refusal = Refusal(msgspec.structs.replace(problem, field=where, server_id=server_id))
     else:
         if server_id not in found:
-            raise refused(422, "A server that is turned off cannot be deployed", hint="suspend it", field="disabled")
+            raise refused(
+                422,
+                "A disabled server cannot be deployed",
+                hint="leave disabled out, and suspend the server",
+                field="disabled",
+            )
         config = found[server_id]
         if before is None:
             return config

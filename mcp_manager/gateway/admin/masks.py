@@ -66,7 +66,9 @@ def restored(given: Any, shown: Any, whole: Any, path: str = "") -> Any:
         # It is taken as it is: what looks like a variable is none.
         return whole.replace("${", "$${")
     hint = "give the value itself, or leave the mask where the secret was shown"
-    raise refused(422, f"{path or 'The value'} has *** where no secret was shown", hint=hint, field=path)
+    raise refused(
+        422, f"{path or 'The value'} has *** in a place where the gateway showed no secret", hint=hint, field=path
+    )
 
 
 def _usual(fields: dict[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def problem_of_error(error: McpManagerError) -> Problem:
             told["problems"] = tuple(_printable(str(each)) for each in error.problems)
     return Problem(
         type=_URN + words.replace(" ", "-"),
-        title=words.capitalize(),
+        title=_TITLES.get(words) or words.capitalize(),
         status=status,
         detail=_printable(error.message),
         hint=_HINTS.get(type(error)) or _printable(error.hint),
@@ -148,13 +148,25 @@ def problem_of_http(error: web.HTTPException) -> tuple[Problem, dict[str, str]]:
     return Problem(title=HTTPStatus(error.status).phrase, status=error.status, detail=detail), headers
 
 
+_TITLES: Final = {
+    "auth": "Authorization failed",
+    "call": "Call failed",
+    "config": "Invalid configuration",
+    "connect": "Connection failed",
+    "mcp manager": "Error of the gateway",
+    "rollout": "Rollout failed",
+    "rpc": "Error of the server",
+    "scale": "Scaling failed",
+    "task": "Task failed",
+}
+"""Titles of errors whose name alone does not say that something failed."""
 _HINTS: Final[dict[type[McpManagerError], str]] = {
-    ServerNotFoundError: "GET /api/v1/servers lists the deployed ones",
+    ServerNotFoundError: "GET /api/v1/servers lists the servers",
     ServerExistsError: "PUT its configuration to replace it, or DELETE it first",
 }
 _DETAILS: Final = {
-    404: "There is no such resource; /api/v1/openapi.json describes all of them",
-    405: "The resource has no such method",
+    404: "There is no such resource; /api/v1/openapi.json lists them all",
+    405: "This resource does not have this method; see the header Allow",
     413: "The body is longer than serve.max_request_bytes",
 }
 

@@ -42,8 +42,8 @@ def take_query(request: web.Request, **readers: Reader) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in request.query.items():
         if name not in readers:
-            known = f"the known ones are {', '.join(readers)}" if readers else "this resource has none"
-            raise refused(400, f"There is no parameter {name[:64]!a}", hint=known, field=name[:64])
+            known = f"the parameters are {', '.join(readers)}" if readers else "this resource has no parameters"
+            raise refused(400, f"Unknown parameter {name[:64]!a}", hint=known, field=name[:64])
         if name in found:
             raise refused(400, f"The parameter {name} is given twice", field=name)
         found[name] = readers[name](text, name)
@@ -106,7 +106,8 @@ async def read_object(request: web.Request, kinds: tuple[str, ...] = (_JSON,)) -
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refused(400, f"The body is not JSON: {str(error)[:200]}") from None
+        why = str(error).removeprefix("JSON is malformed: ")[:200]
+        raise refused(400, f"The body is not JSON: {why}" if body else "The body is empty") from None
     if not isinstance(value, dict):
         raise refused(400, "The body must be a JSON object")
     if _depth(value) > _DEEPEST:

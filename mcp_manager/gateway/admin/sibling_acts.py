@@ -85,8 +85,8 @@ class AdminSiblings:
         where = ROOT + request.raw_path.removeprefix(_API)
         answer = await self._siblings.ask(owner, request.method, where, await request.read(), fields)
         if answer is None:
-            text = f"Worker {owner}, which administers this, does not answer: what became of the request is not known"
-            raise refused(503, text, hint="look at the server before you send it again", Retry_After="1")
+            text = f"Worker {owner} does not answer: it may have executed the request"
+            raise refused(503, text, hint="GET the server before you send the request again", Retry_After="1")
         kept = CIMultiDict({name: answer.headers[name] for name in _RETURNED if name in answer.headers})
         return web.Response(status=answer.status, body=answer.body, headers=CIMultiDict({**NO_STORE, **kept}))
 
@@ -112,9 +112,7 @@ class AdminSiblings:
         ]
         if missed:
             shown = ", ".join(map(str, missed))
-            _log.warning(
-                "workers %s did not do what an administrator has asked for", shown, extra={"event": "act_missed"}
-            )
+            _log.warning("workers %s did not do what an administrator asked for", shown, extra={"event": "act_missed"})
         return missed
 
     async def read(self, path: str) -> dict[int, Any]:
@@ -210,7 +208,7 @@ class AdminSiblings:
             for server_id in told.drained:
                 await manager.set_maintenance(server_id, True)
         except McpManagerError as error:
-            _log.error("what administrators have changed could not be taken over: %s", error)
+            _log.error("this worker could not take over the changes of administrators: %s", error)
 
     async def _follow(self, number: int, events: AdminEvents) -> None:
         last_id = ""
@@ -230,7 +228,7 @@ async def _quietly(work: Any) -> None:
     except ServerNotFoundError:
         return
     except McpManagerError as error:
-        _log.warning("an act of an administrator failed: %s", error, extra={"event": "act_failed"})
+        _log.warning("a change by an administrator failed: %s", error, extra={"event": "act_failed"})
 
 
 def _named(body: bytes) -> str | None:

@@ -370,7 +370,7 @@ class Listings:
             # Clients are not told more: the reason may name what is inside the network.
             why = "it answered with an error" if isinstance(error, RpcError) else "it does not answer"
             level = logging.DEBUG if kept.failure else logging.WARNING
-            _log.log(level, "server %r: its %s are not in merged lists: %s", server_id, kind.member, str(error))
+            _log.log(level, "merged lists lack the %s of server %r: %s", kind.member, server_id, str(error))
             kept.failure = f"its {kind.member} could not be listed: {why}"
             if self.is_personal is not None and self.is_personal(server_id):
                 kept.failure = (

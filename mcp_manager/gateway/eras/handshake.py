@@ -222,9 +222,9 @@ def _refusal(session_id: str | None, id_raw: bytes | None) -> tuple[int, bytes]:
     """Return the status and the error for a message without a valid session."""
     id_raw = id_raw or messages.NO_ID
     if session_id is None:
-        text = "The header Mcp-Session-Id is missing: send initialize first, and then the id that it returns"
+        text = "The header Mcp-Session-Id is missing: send initialize first, then the session id of its response"
         return 400, messages.error(id_raw, INVALID_REQUEST, text, _OWN)
-    return 404, messages.error(id_raw, _NOT_FOUND, "There is no such session: send initialize again", _OWN)
+    return 404, messages.error(id_raw, _NOT_FOUND, "Session not found: send initialize again", _OWN)
 
 
 def _error(code: int, text: str, data: Any = _OWN) -> bytes:

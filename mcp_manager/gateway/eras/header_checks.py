@@ -63,7 +63,7 @@ def decoded_field(value: bytes) -> str | None:
 
 def mismatch(field: str) -> RpcError:
     """Return the error for a header field that does not say what the body says."""
-    return RpcError(HEADER_MISMATCH, f"The header field {field} does not say what the body says", {"source": "gateway"})
+    return RpcError(HEADER_MISMATCH, f"The header {field} is missing or differs from the body", {"source": "gateway"})
 
 
 def _says(field: bytes | None, text: str) -> bool:

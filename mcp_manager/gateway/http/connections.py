@@ -100,7 +100,8 @@ class Connections:
         if now >= self._warns_at:
             self._warns_at = now + _WARN_EVERY_S
             _log.warning(
-                "connections beyond %d are refused; a higher limit of open files (ulimit -n) allows more", self._most
+                "the gateway refuses connections beyond %d: raise the limit of open files (ulimit -n) to allow more",
+                self._most,
             )
         return _Refused()
 

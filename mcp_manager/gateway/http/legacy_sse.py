@@ -269,7 +269,7 @@ class LegacySse:
         deny = partial(self._reception.security.accounting.deny, WebRequest(request, b""), principal=principal.name)
         if session is None or not session.is_of(principal):
             deny("session")
-            return _refused(404, _error("There is no such session: open the stream again"), fields)
+            return _refused(404, _error("Session not found: open the stream again"), fields)
         if not is_json(request.headers.get("Content-Type", "").encode("utf-8", "surrogateescape") or None):
             deny("malformed")
             return _refused(415, refusals.UNSUPPORTED_MEDIA, fields)
@@ -279,7 +279,7 @@ class LegacySse:
             deny("malformed")
             return _refused(413, refusals.TOO_LARGE, fields)
         if not session.stream.is_open:
-            return _refused(404, _error("There is no such session: open the stream again"), fields)
+            return _refused(404, _error("Session not found: open the stream again"), fields)
         if session.is_full:
             deny("limit")
             return _refused(429, _error("Too many requests are under way: wait for replies"), fields)

@@ -38,24 +38,26 @@ def refusal(code: int, message: str, hint: str = "") -> bytes:
 
 
 BAD_HOST: Final = refusal(
-    INVALID_REQUEST, "The Host header is not one of this gateway", "name it in serve.allowed_hosts"
+    INVALID_REQUEST, "This gateway does not serve the host of the header Host", "add the host to serve.allowed_hosts"
 )
 BAD_ORIGIN: Final = refusal(
-    INVALID_REQUEST, "Web pages of this origin may not use this gateway", "name it in serve.allowed_origins"
+    INVALID_REQUEST, "Web pages of this origin may not use this gateway", "add the origin to serve.allowed_origins"
 )
-NOT_FOUND: Final = refusal(INVALID_REQUEST, "There is no endpoint at this path", "GET / lists the endpoints")
-NO_METHOD: Final = refusal(INVALID_REQUEST, f"An endpoint has the methods {ALLOWED}")
+NOT_FOUND: Final = refusal(
+    INVALID_REQUEST, "There is no endpoint at this path that you may use", "GET / lists those that you may use"
+)
+NO_METHOD: Final = refusal(INVALID_REQUEST, f"This endpoint accepts only {ALLOWED}", "send messages with POST")
 NO_SESSIONS: Final = refusal(
     INVALID_REQUEST,
-    "The revision in MCP-Protocol-Version has neither sessions nor streams of a GET",
-    "POST subscriptions/listen",
+    "The protocol revision of MCP-Protocol-Version has no sessions and no GET stream",
+    "POST subscriptions/listen to receive notifications",
 )
 NO_OPERATOR: Final = refusal(
-    INVALID_REQUEST, "This page is for operators of the gateway", "name the principal in serve.auth.operators"
+    INVALID_REQUEST, "Only operators may read this page", "an administrator adds you to serve.auth.operators"
 )
 OTHER_PRINCIPAL: Final = refusal(
     INVALID_REQUEST,
-    "Two workers of the gateway take these credentials for those of different principals",
+    "The workers of the gateway do not agree on whose credentials these are",
     "send the request again",
 )
 NOT_ACCEPTABLE: Final = refusal(
@@ -65,11 +67,13 @@ NOT_ACCEPTABLE: Final = refusal(
 )
 UNKNOWN_REVISION: Final = refusal(
     INVALID_REQUEST,
-    "The header MCP-Protocol-Version names no revision that has sessions",
-    "send the one that initialize returned",
+    "The header MCP-Protocol-Version does not name a protocol revision that has sessions",
+    "send the protocolVersion that initialize returned",
 )
 UNSUPPORTED_MEDIA: Final = refusal(INVALID_REQUEST, "The body must be JSON", "send Content-Type: application/json")
-TOO_LARGE: Final = refusal(INVALID_REQUEST, "The body is longer than serve.max_request_bytes")
+TOO_LARGE: Final = refusal(
+    INVALID_REQUEST, "The body is longer than this gateway accepts", "the limit is serve.max_request_bytes"
+)
 
 
 def malformed(body: bytes, message: str) -> bytes:
@@ -84,7 +88,10 @@ def malformed(body: bytes, message: str) -> bytes:
 def internal_error(id_raw: bytes | None) -> bytes:
     """Return the error response for a fault of the gateway itself."""
     id_member = b"" if id_raw is None else b'"id":%b,' % id_raw
-    error = b'{"code":%d,"message":"The gateway failed; its log says why","data":{"source":"gateway"}}' % INTERNAL_ERROR
+    error = (
+        b'{"code":%d,"message":"Internal error of the gateway; its log has the reason","data":{"source":"gateway"}}'
+        % INTERNAL_ERROR
+    )
     return b'{"jsonrpc":"2.0",%b"error":%b}' % (id_member, error)
 
 

@@ -137,7 +137,7 @@ class AuditLog:
         if not self._is_full:
             self._is_full = True
             _log.error(
-                "audit lines are dropped, because %d of them wait: the disk is too slow, or serve.audit.max_queue too low",
+                "audit lines are dropped: %d lines are waiting already; the disk is too slow, or serve.audit.max_queue too low",
                 most,
                 extra={"event": "audit_dropped"},
             )

@@ -119,7 +119,7 @@ class AuditFile:
         self.written += len(lines)
         if self._is_failing:
             self._is_failing = False
-            _log.warning("the audit log is written again", extra={"event": "audit_recovered"})
+            _log.warning("the gateway can write the audit log again", extra={"event": "audit_recovered"})
 
     def _open(self) -> None:
         if self._path == _STDERR:
@@ -184,7 +184,7 @@ class AuditFile:
         if not self._is_failing:
             self._is_failing = True
             _log.error(
-                "audit lines are lost, because %r cannot be written: %s",
+                "audit lines are lost: %r cannot be written: %s",
                 self._path,
                 errno.errorcode.get(error.errno or 0, type(error).__name__),
                 extra={"event": "audit_failed"},

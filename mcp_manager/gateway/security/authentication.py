@@ -29,11 +29,11 @@ _TOKEN: Final = (string.ascii_letters + string.digits + "-._~+/=").encode()
 """The characters of a token (RFC 6750, section 2.1)."""
 _REPEATED: Final = Rejected("invalid_request", "the request has several tokens")
 _EMPTY: Final = Rejected("invalid_request", "the request has no token after Bearer")
-_GARBAGE: Final = Rejected("invalid_token", "the token has characters that no token has")
+_GARBAGE: Final = Rejected("invalid_token", "the token has characters that are not allowed in a token")
 _TOO_LONG: Final = Rejected("invalid_token", "the token is too long")
 _ELSEWHERE: Final = Rejected("invalid_token", "the token is meant for another endpoint of this gateway")
-_ONLY_KEYS: Final = Rejected("invalid_token", "this gateway takes API keys only, which begin with " + PREFIX)
-_NO_KEYS: Final = Rejected("invalid_token", "this gateway takes no API keys")
+_ONLY_KEYS: Final = Rejected("invalid_token", "this gateway accepts only API keys, which begin with " + PREFIX)
+_NO_KEYS: Final = Rejected("invalid_token", "this gateway does not accept API keys")
 _HINTS: Final = {
     "api_key": "send an API key as Authorization: Bearer KEY or X-API-Key: KEY",
     "jwt": "send Authorization: Bearer TOKEN; WWW-Authenticate says where to get one",

@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 _TELL_EVERY_S: Final = 10.0
 _STATUS: Final = {"invalid_request": 400, "invalid_token": 401, "insufficient_scope": 403, "unavailable": 503}
-_MISSING: Final = "This gateway needs to know who its client is"
+_MISSING: Final = "Authentication required"
 _HINTS: Final = {
-    "invalid_request": "send Authorization: Bearer TOKEN, once",
-    "invalid_token": "get a new token or key",
-    "insufficient_scope": "get a token with the scopes that are named",
+    "invalid_request": "send one Authorization: Bearer TOKEN",
+    "invalid_token": "get a new API key or token",
+    "insufficient_scope": "get a token with these scopes",
     "unavailable": "try again later",
 }
 
@@ -92,7 +92,7 @@ class Challenges:
         now = time.monotonic()
         if now >= self._told.get(reason, 0.0):
             self._told[reason] = now + _TELL_EVERY_S
-            _log.info("clients are refused: %s", reason)
+            _log.info("rejected the credentials of a client: %s", reason)
         return Denial(_STATUS[found.error], body, fields, reason)
 
     def _challenge(self, incoming: Incoming, parameters: list[tuple[str, str]]) -> bytes:

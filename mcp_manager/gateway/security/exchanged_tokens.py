@@ -239,7 +239,7 @@ class ExchangedTokens:
         if held.failure.retryable and held.failure.retry_after_s is None:
             held.failure.retry_after_s = pause_s
         _log.warning(
-            "server %r gets no token for a client: %s",
+            "cannot get a token for a client at server %r: %s",
             self._server_id,
             # Records may be kept, and with the failure what its frames hold.
             str(failure),

@@ -42,8 +42,8 @@ _NO_TOKEN: Final = "no-token"
 _WHAT: Final = "the introspection endpoint"
 _INACTIVE: Final = Rejected("invalid_token", "the token is not active")
 _TOO_LONG: Final = Rejected("invalid_token", "the token is too long")
-_BUSY: Final = Rejected("unavailable", "too many tokens are looked up at present", 1)
-_DOWN: Final = Rejected("unavailable", "the authorization server cannot be asked about the token", 2)
+_BUSY: Final = Rejected("unavailable", "too many tokens are being looked up", 1)
+_DOWN: Final = Rejected("unavailable", "the authorization server of the token is not available", 2)
 
 
 class _Answer(msgspec.Struct):
@@ -200,7 +200,7 @@ class Introspection:
             self._issuer.forget_metadata()
         if now >= self._warns_at:
             self._warns_at = now + _WARN_EVERY_S
-            _log.warning("tokens of clients cannot be looked up: %s", problem)
+            _log.warning("cannot look up tokens of clients: %s", problem)
         return _DOWN
 
 
@@ -215,6 +215,6 @@ async def _result_of(task: asyncio.Task[Verdict]) -> Verdict:
         return _DOWN
     error = task.exception()
     if error is not None:
-        _log.error("a token could not be looked up: %s", kind_of(error))
+        _log.error("cannot look up a token: %s", kind_of(error))
         return _DOWN
     return task.result()

@@ -40,7 +40,7 @@ _MODULUS: Final = range(342, 1366)
 _FETCH_EVERY_S: Final = 30.0
 _RETRY_AFTER_S: Final = 5.0
 _FRESH_FOR_S: Final = 600.0
-_UNKNOWN: Final = Rejected("invalid_token", "the token is signed with a key that the issuer does not have")
+_UNKNOWN: Final = Rejected("invalid_token", "the token is signed with a key that the issuer does not publish")
 
 
 class _Usable(msgspec.Struct, frozen=True, eq=False):
@@ -100,7 +100,7 @@ class IssuerKeys:
         """Return why a token with an unknown key is not accepted: the issuer cannot be asked, or does not know it."""
         if self.problem or not self._by_id:
             wait_s = max(1, math.ceil(self._next_at - time.monotonic()))
-            return Rejected("unavailable", "the keys of the authorization server cannot be fetched", wait_s)
+            return Rejected("unavailable", "the signing keys of the authorization server are not available", wait_s)
         return _UNKNOWN
 
     def begin(self) -> None:
@@ -143,7 +143,7 @@ class IssuerKeys:
         if problem:
             self._issuer.forget_metadata()
             kept = "; those that are known stay" if self._by_id else ""
-            _log.warning("the keys of the issuer of tokens cannot be fetched: %s%s", problem, kept)
+            _log.warning("cannot fetch the signing keys of the issuer: %s%s", problem, kept)
         else:
             self._by_id = found
             self._stale_at = now + _FRESH_FOR_S
@@ -179,7 +179,7 @@ def _made(jwk: dict[str, Any]) -> _Usable | None:
         key.get_op_key("verify")
     except Exception as error:
         # The libraries raise many kinds; the text may quote the key.
-        _log.warning("a key of the issuer of tokens cannot be used: %s", kind_of(error))
+        _log.warning("cannot use a signing key of the issuer: %s", kind_of(error))
         return None
     return _Usable(key, str(kind), str(curve or ""), algorithm if isinstance(algorithm, str) else None)
 

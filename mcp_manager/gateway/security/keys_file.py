@@ -26,9 +26,9 @@ _log = logging.getLogger(__name__)
 _LARGEST: Final = 8 * 1024 * 1024
 _MOST_KEYS: Final = 20_000
 _LOOK_EVERY_S: Final = 1.0
-_UNKNOWN: Final = Rejected("invalid_token", "the API key is not known")
+_UNKNOWN: Final = Rejected("invalid_token", "the API key is unknown or revoked")
 _EXPIRED: Final = Rejected("invalid_token", "the API key has expired")
-_MISTYPED: Final = Rejected("invalid_token", "this is no API key of this gateway, or it was not copied completely")
+_MISTYPED: Final = Rejected("invalid_token", "this is not an API key of this gateway, or it was not copied completely")
 _decoder: Final = msgspec.json.Decoder(ApiKey)
 
 _State = tuple[int, int, int] | None
@@ -192,7 +192,7 @@ class KeysFile:
         try:
             keys = read_keys(self._path)
         except ConfigError as error:
-            _log.error("the API keys stay as they were: %s", error)
+            _log.error("the file of API keys was not read again, the old keys stay valid: %s", error)
             return
         self._by_hash = _by_hash(keys, self._by_hash)
         self.generation += 1

@@ -46,7 +46,7 @@ class LimitReachedError(RpcError):
             data["retryAfterMs"] = max(round(retry_after_s * 1000), 1)
             data["hint"] = f"try again in {retry_after_s:.{1 if retry_after_s >= 1 else 2}f} s"
         else:
-            data["hint"] = "wait for others to end"
+            data["hint"] = "wait until one of them ends"
         super().__init__(LIMIT_REACHED, text, data)
         self.retry_after_s: float | None = retry_after_s
 

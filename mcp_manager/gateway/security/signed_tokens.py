@@ -36,11 +36,11 @@ _OF_ID_TOKENS: Final = ("at_hash", "c_hash", "s_hash")
 """Claims of OpenID Connect Core 1.0, sections 3.1.3.6 and 3.3.2.11."""
 _OTHER_KINDS: Final = frozenset({"id", "refresh", "offline", "logout"})
 
-_MALFORMED: Final = Rejected("invalid_token", "the token is no signed JWT")
-_OTHER_ALGORITHM: Final = Rejected("invalid_token", "the algorithm of the token's signature is not accepted")
-_CRITICAL: Final = Rejected("invalid_token", "the token has critical header parameters that are not known")
-_NO_ACCESS_TOKEN: Final = Rejected("invalid_token", "the token is of another kind than an access token")
-_BAD_SIGNATURE: Final = Rejected("invalid_token", "the signature of the token is wrong")
+_MALFORMED: Final = Rejected("invalid_token", "the token is not a signed JWT")
+_OTHER_ALGORITHM: Final = Rejected("invalid_token", "the signature algorithm of the token is not accepted")
+_CRITICAL: Final = Rejected("invalid_token", "the token has unknown critical header parameters")
+_NO_ACCESS_TOKEN: Final = Rejected("invalid_token", "the token is not an access token")
+_BAD_SIGNATURE: Final = Rejected("invalid_token", "the signature of the token is invalid")
 
 _object: Final = msgspec.json.Decoder(dict[str, Any])
 

@@ -22,11 +22,13 @@ _LATEST: Final = 1e12
 _EXPIRED: Final = Rejected("invalid_token", "the token has expired")
 _TOO_EARLY: Final = Rejected("invalid_token", "the token is not valid yet")
 _ISSUED_LATER: Final = Rejected("invalid_token", "the token was issued in the future")
-_NO_EXPIRY: Final = Rejected("invalid_token", "the token does not say when it expires")
-_BAD_TIME: Final = Rejected("invalid_token", "the token has a time that is no number of seconds")
-OTHER_ISSUER: Final = Rejected("invalid_token", "the token is of another issuer")
-_OTHER_AUDIENCE: Final = Rejected("invalid_token", "the token is not meant for this gateway")
-_BOUND: Final = Rejected("invalid_token", "the token is bound to a key of the client, which this gateway cannot check")
+_NO_EXPIRY: Final = Rejected("invalid_token", "the token has no expiry time (exp)")
+_BAD_TIME: Final = Rejected("invalid_token", "the token has a time that is not a number")
+OTHER_ISSUER: Final = Rejected("invalid_token", "the issuer of the token is not accepted")
+_OTHER_AUDIENCE: Final = Rejected("invalid_token", "the token is for another audience than this gateway")
+_BOUND: Final = Rejected(
+    "invalid_token", "the token is bound to a key of the client, which this gateway does not support"
+)
 
 
 class Audiences(msgspec.Struct, frozen=True):

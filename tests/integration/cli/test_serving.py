@@ -104,7 +104,7 @@ def test_it_serves_reads_its_file_again_and_ends_in_order(tmp_path: Path) -> Non
         }
         write(path, servers={"one": stdio_server_config(), "two": ASLEEP}, serve=changed)
         process.send_signal(signal.SIGHUP)
-        assert "a new start is needed for what has changed in serve: resume\n" in process.stderr.readline()
+        assert "restart the gateway to apply the changes in serve: resume\n" in process.stderr.readline()
         assert (tmp_path / "audit").exists()
         with pytest.raises(urllib.error.HTTPError) as refused:
             posted(places["views"]["few"], "tools/list", {})

@@ -218,6 +218,21 @@ async def test_what_cannot_be_served_is_refused_with_a_problem(server: ToolServe
             assert (answer.body["status"], answer.body.get("field", "")) == (status, field), (method, path, answer)
             assert answer.body["type"] and answer.body["title"] and answer.body["detail"]
             assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+        told = [
+            ("/servers/s/scale", {"instances": "2"}, "instances: expected an integer, got a string", ""),
+            ("/servers/s/redeploy", {"strategy": "fast"}, "strategy: is not one of blue_green, canary, rolling", ""),
+            (
+                "/servers",
+                {"id": "n", "config": place, "extra": 1},
+                "Unknown field 'extra'",
+                "the fields are id, config",
+            ),
+            ("/servers", {"id": "n"}, "config is missing", "the fields are id, config"),
+            ("/servers", b"", "The body is empty", ""),
+        ]
+        for path, body, detail, hint in told:
+            answer = await admin.ask("POST", path, body, Content_Type="application/json")
+            assert (answer.body["detail"], answer.body.get("hint", "")) == (detail, hint)
         wrong = await admin.ask("PATCH", "/servers")
         assert (wrong.status, wrong.headers["Allow"]) == (405, "GET,HEAD,POST")
         assert (await admin.ask("HEAD", "/servers/s")).status == 200

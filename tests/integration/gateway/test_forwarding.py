@@ -143,7 +143,7 @@ async def test_more_clients_than_sessions_are_refused() -> None:
             await server.wait_until(lambda: bool(server.requests_of("tools/call")))
             error = (await forward(forwarding, old("t", elicitation={})))["error"]
             assert (error["code"], error["data"]["delivery"]) == (-32004, "not_sent")
-            assert "no session left" in error["message"]
+            assert "no free session" in error["message"]
             hold.release()
             await calling
             # An idle session makes room.

@@ -83,7 +83,7 @@ async def test_connections_beyond_the_limit_are_refused(
         for _, writer in kept:
             writer.close()
     assert [each.levelname for each in caplog.records] == ["WARNING"]
-    assert "refused" in caplog.text
+    assert "refuses connections beyond" in caplog.text
 
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -251,7 +251,7 @@ async def test_a_file_that_is_watched_is_applied_as_a_whole(tmp_path: Path, capl
         write({"a": one, "b": one}, page_size=7, legacy_sse=True)
         await until(lambda: gateway.serve.page_size == 7)
         await until(lambda: len(gateway.manager.servers()) == 2)
-        assert "a new start is needed for what has changed in serve: legacy_sse" in caplog.text
+        assert "restart the gateway to apply the changes in serve: legacy_sse" in caplog.text
         service.end()
         assert await asyncio.wait_for(running, 20) == 0
 

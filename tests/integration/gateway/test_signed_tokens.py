@@ -85,8 +85,8 @@ async def test_tokens_that_are_refused(issuer: TokenIssuer, authentication: Auth
     forged = issuer.token("oct", "HS256", {"kid": "one"})
     del issuer.keys["oct"]
     cases = {
-        "no signed JWT": ["x.y", "a.b.c.d.e", "..", f"{head}.{body}.{signature}.", f"{part([])}.{body}.{signature}"],
-        "signature of the token is wrong": [
+        "not a signed JWT": ["x.y", "a.b.c.d.e", "..", f"{head}.{body}.{signature}.", f"{part([])}.{body}.{signature}"],
+        "signature of the token is invalid": [
             other.token("one"),
             f"{head}.{body}.",
             f"{head}.{body}.AAAA",
@@ -98,12 +98,12 @@ async def test_tokens_that_are_refused(issuer: TokenIssuer, authentication: Auth
             f"{part({'alg': 5})}.{body}.{signature}",
             f"{part({'alg': 'ES512', 'kid': 'one'})}.{body}.{signature}",
         ],
-        "key that the issuer does not have": [
+        "key that the issuer does not publish": [
             issuer.token("one", header={"kid": "two"}),
             f"{part({'alg': 'RS256', 'kid': 'one'})}.{body}.{signature}",
         ],
         "critical": [issuer.token("one", header={"crit": ["x"], "x": 1}), issuer.token("one", header={"b64": True})],
-        "another kind": [
+        "not an access token": [
             issuer.token("one", header={"typ": "id+jwt"}),
             issuer.token("one", header={"typ": "dpop+jwt"}),
             issuer.token("one", header={"typ": "JWT"}, at_hash="x"),
@@ -114,8 +114,8 @@ async def test_tokens_that_are_refused(issuer: TokenIssuer, authentication: Auth
         "expired": [issuer.token("one", exp=now - 31), issuer.token("one", exp=-5)],
         "not valid yet": [issuer.token("one", nbf=now + 40)],
         "issued in the future": [issuer.token("one", iat=now + 40)],
-        "does not say when it expires": [issuer.token("one", exp=None)],
-        "no number of seconds": [
+        "has no expiry time": [issuer.token("one", exp=None)],
+        "a time that is not a number": [
             issuer.token("one", exp="soon"),
             issuer.token("one", nbf=True),
             issuer.token("one", iat=[]),
@@ -123,8 +123,11 @@ async def test_tokens_that_are_refused(issuer: TokenIssuer, authentication: Auth
             issuer.token("one", nbf=-(10**400)),
             issuer.token("one", exp=(now + 600) * 1000),
         ],
-        "another issuer": [issuer.token("one", iss="https://evil.example.com"), issuer.token("one", iss=None)],
-        "not meant for this gateway": [
+        "issuer of the token is not accepted": [
+            issuer.token("one", iss="https://evil.example.com"),
+            issuer.token("one", iss=None),
+        ],
+        "for another audience": [
             issuer.token("one", aud="https://other.example.com/mcp"),
             issuer.token("one", aud=None),
             issuer.token("one", aud=[]),
@@ -186,7 +189,7 @@ async def test_keys_rotate_and_are_fetched_once_for_all_who_wait(
     issuer.keys["two"] = made_key("ES256")
     token = issuer.token("two")
     # A moment after the last time, nobody is asked: made-up keys must be cheap.
-    assert "does not have" in await reason(authentication, token)
+    assert "does not publish" in await reason(authentication, token)
     assert issuer.seen["/keys"] == 1
     # As if it were longer ago.
     keys = authentication._tokens._keys  # type: ignore[union-attr]
@@ -213,7 +216,7 @@ async def test_keys_rotate_and_are_fetched_once_for_all_who_wait(
     fetching = keys._fetching
     assert fetching is not None
     await asyncio.wait({fetching})
-    assert "does not have" in await reason(authentication, gone.token("one"))
+    assert "does not publish" in await reason(authentication, gone.token("one"))
     assert issuer.seen["/keys"] == 3
 
 
@@ -260,7 +263,7 @@ async def test_a_key_that_the_issuer_withdraws_ends_what_it_has_signed(
     assert not authentication.is_current(principal)
     # Nor is the token, which is known, accepted for the rest of its time.
     monkeypatch.setattr(authentication_module, "time", lambda: time.time() + 61)
-    assert "does not have" in await reason(authentication, token)
+    assert "does not publish" in await reason(authentication, token)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,6 @@ async def test_a_systemd_that_does_not_listen_is_told_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Systemd({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("serving")
-    assert "systemd was not told READY=1" in caplog.text
+    assert "could not send READY=1 to systemd" in caplog.text
     Systemd({"NOTIFY_SOCKET": "@mcp-manager-nobody"}).stopping()
-    assert "systemd was not told STOPPING=1" in caplog.text
+    assert "could not send STOPPING=1 to systemd" in caplog.text

@@ -93,8 +93,8 @@ async def test_answers_are_judged_as_claims_of_tokens_are(issuer: TokenIssuer, a
         "not active": {"active": False},
         "expired": {**good, "exp": now - 31},
         "not valid yet": {**good, "nbf": now + 40},
-        "another issuer": {**good, "iss": "https://evil.example.com"},
-        "not meant for this gateway": {**good, "aud": "https://other.example.com"},
+        "issuer of the token is not accepted": {**good, "iss": "https://evil.example.com"},
+        "for another audience": {**good, "aud": "https://other.example.com"},
         "claim sub": {**good, "sub": 7},
         "bound to a key": {**good, "cnf": {"jkt": "x"}},
     }
@@ -145,7 +145,7 @@ async def test_the_issuer_is_down(
     assert issuer.seen.total() == count
     assert SECRET not in caplog.text
     assert "good" not in caplog.text
-    assert "cannot be looked up" in caplog.text
+    assert "cannot look up tokens" in caplog.text
     tokens: Any = authentication._tokens
     tokens._down_until = 0.0
     tokens._refused.clear()

@@ -72,7 +72,7 @@ def test_a_key_opens_the_gateway_in_both_header_fields(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_an_operator_is_told_why_clients_are_refused(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operator_is_told_why_credentials_are_rejected(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     key, _ = made_key("ci")
     authentication = with_keys(path, made_key("other")[1])
     with caplog.at_level(logging.INFO):
@@ -80,10 +80,10 @@ def test_an_operator_is_told_why_clients_are_refused(path: Path, caplog: pytest.
             authentication.of(Request(x_api_key=key.encode()))
             authentication.of(Request(authorization=b"Bearer"))
             authentication.of(Request())
-    told = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    told = [each.getMessage() for each in caplog.records if "rejected" in each.getMessage()]
     assert told == [
-        "clients are refused: invalid_token: the API key is not known",
-        "clients are refused: invalid_request: the request has no token after Bearer",
+        "rejected the credentials of a client: invalid_token: the API key is unknown or revoked",
+        "rejected the credentials of a client: invalid_request: the request has no token after Bearer",
     ]
     assert key not in caplog.text
 
@@ -106,13 +106,13 @@ def test_what_opens_nothing(path: Path) -> None:
             {"x_api_key": b""},
         ],
         "401 invalid_token: the token is too long": [{"authorization": b"Bearer " + b"a" * 16_385}],
-        "401 invalid_token: the API key is not known": [{"authorization": b"Bearer " + other.encode()}],
-        "401 invalid_token: this is no API key": [
+        "401 invalid_token: the API key is unknown or revoked": [{"authorization": b"Bearer " + other.encode()}],
+        "401 invalid_token: this is not an API key": [
             {"authorization": b"Bearer " + raw[:-1]},
             {"authorization": b"Bearer " + raw[:-1] + b"_"},
             {"x_api_key": b"mcpm_"},
         ],
-        "401 invalid_token: this gateway takes API keys only": [
+        "401 invalid_token: this gateway accepts only API keys": [
             {"authorization": b"Bearer a.b.c"},
             {"x_api_key": b"Bearer"},
         ],
@@ -154,7 +154,7 @@ def test_keys_follow_their_file(path: Path, caplog: pytest.LogCaptureFixture) ->
     request, other = (Request(authorization=b"Bearer " + each.encode()) for each in (first, second))
     principal = authentication.of(request)
     assert isinstance(principal, Principal)
-    assert "not known" in reason(authentication.of(other))
+    assert "unknown or revoked" in reason(authentication.of(other))
     wrote(path, kept, more)
     authentication.reread_keys()
     assert isinstance(authentication.of(other), Principal)
@@ -164,7 +164,7 @@ def test_keys_follow_their_file(path: Path, caplog: pytest.LogCaptureFixture) ->
     path.write_text("{}\n")
     with caplog.at_level(logging.ERROR):
         authentication.reread_keys()
-    assert "stay as they were" in caplog.text
+    assert "the old keys stay valid" in caplog.text
     assert "line 1" in caplog.text
     assert authentication.of(request) is principal
     path.unlink()
@@ -172,7 +172,7 @@ def test_keys_follow_their_file(path: Path, caplog: pytest.LogCaptureFixture) ->
     assert authentication.of(request) is principal
     wrote(path, more)
     authentication.reread_keys()
-    assert "not known" in reason(authentication.of(request))
+    assert "unknown or revoked" in reason(authentication.of(request))
     assert not authentication.is_current(principal)
     assert isinstance(authentication.of(other), Principal)
 
@@ -194,7 +194,7 @@ def test_a_revoked_key_is_noticed_within_a_second(path: Path, monkeypatch: pytes
     at, now = time.monotonic() + 1.01, time.time() + 1.01
     monkeypatch.setattr(keys_file, "time", SimpleNamespace(monotonic=lambda: at, time=lambda: now))
     monkeypatch.setattr("mcp_manager.gateway.security.authentication.time", lambda: now)
-    assert "not known" in reason(authentication.of(request))
+    assert "unknown or revoked" in reason(authentication.of(request))
 
 
 def test_a_key_expires(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

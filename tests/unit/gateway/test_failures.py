@@ -84,7 +84,7 @@ def test_a_gateway_that_stops_says_so() -> None:
 def test_a_limit_of_sessions_is_named() -> None:
     failure = errors.OverloadedError("all 1 sessions of callers are in use")
     failure.limit = "max_caller_sessions"
-    assert "no session left" in told(failure)["message"]
+    assert "no free session" in told(failure)["message"]
 
 
 def test_what_nobody_expected_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
