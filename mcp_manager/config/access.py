@@ -31,45 +31,46 @@ class ClientAuthConfig(Settings, frozen=True, kw_only=True):
     ----------
     type
         ``none``; ``api_key``, a key of ``keys_file``; ``jwt``, a signed token of ``issuer`` (RFC 9068); or
-        ``introspection``, any token that its authorization server knows (RFC 7662).
+        ``introspection``, a token that the gateway looks up at the authorization server (RFC 7662).
     keys_file
-        A file with the names and hashes of API keys, which ``mcp-manager key`` makes; it is read again when it changes.
-        With ``jwt`` or ``introspection``, they are accepted as well.
+        The file with the names and hashes of API keys. ``mcp-manager key`` writes it, and the gateway follows
+        its changes. With ``jwt`` or ``introspection``, the gateway accepts these keys as well.
     issuer
-        The issuer identifier of the authorization server. The gateway tells it to clients (RFC 9728).
+        The issuer identifier of the authorization server, as ``iss`` in tokens has it. The gateway tells it to
+        clients (RFC 9728).
     issuers
-        Further authorization servers for ``jwt``, see :class:`IssuerConfig`. A token is examined by the keys of the one
-        that it names. Rules and limits with ``claims`` or ``scopes`` are for the tokens of all of them, unless ``claims``
-        names ``iss`` as well.
+        Further authorization servers for ``jwt``, see :class:`IssuerConfig`. The keys of the issuer that a
+        token names verify it. Rules and limits with ``claims`` or ``scopes`` hold for the tokens of all
+        issuers, unless ``claims`` names ``iss`` as well.
     ca_file
-        The certificates to trust for authorization servers instead of the system's, as of a private certificate
-        authority: a PEM file, or a directory of such files.
+        The certificates to trust for authorization servers in place of those of the system: a PEM file, or a
+        directory of such files.
     audience
-        What tokens must be meant for (RFC 8707): any one of these. Default: ``resource``, or the URL of the endpoint
-        that is used.
+        The audiences (``aud``) to accept in tokens (RFC 8707); a token needs one of them. Default:
+        ``resource``, or the URL of the endpoint.
     resource
-        The public URL of the gateway, such as ``https://gateway.example.com``; its endpoints are below it. Default: as
-        the request says.
+        The public URL of the gateway, such as ``https://gateway.example.com``. Its endpoints are below it.
+        Default: as the header ``Host`` says.
     jwks_url
-        Where the keys of the issuer are. Default: as the issuer's metadata says.
+        The URL of the signing keys of the issuer. Default: from the metadata of the issuer.
     algorithms
-        The signature algorithms that are accepted.
+        The signature algorithms to accept.
     leeway_s
-        Seconds that the clocks may differ.
+        The largest difference between the clocks of the gateway and the issuer, in seconds.
     principal_claim
-        The claim that names the principal.
+        The claim with the name of the principal.
     scopes
-        The scopes that every token needs; API keys do not need them.
+        The scopes that every token needs. API keys do not need them.
     introspection_endpoint
-        Where tokens are looked up. Default: as the issuer's metadata says.
+        The URL to look up tokens at. Default: from the metadata of the issuer.
     client_id, client_secret
         The credentials of the gateway at the introspection endpoint.
     operators
-        Names of principals, or glob patterns, that may read ``/metrics``, and why the gateway is not ready. Default:
-        all that authenticate; as soon as there are rules in ``allow``, nobody. Those who are named may also use the
-        admin API, if it has no token.
+        The principals, as names or glob patterns, that may read ``/metrics`` and the reasons why the gateway is
+        not ready. Default: all; once there are rules in ``allow``, nobody. If ``serve.admin`` has no token, the
+        principals named here may also use the admin API.
     cache_s
-        Seconds that the answer about a token is used again at most; 0 asks each time.
+        How long the gateway uses the answer about a token again, in seconds; 0 asks for each request.
     """
 
     if TYPE_CHECKING:
@@ -104,23 +105,27 @@ class AllowConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     principals
-        Names of principals, or glob patterns. That of a token has its issuer in front: ``https://idp.example.com#alice``.
+        Names of principals, or glob patterns. The name for a token begins with its issuer:
+        ``https://idp.example.com#alice``.
     claims
-        Claims that the principal must have: a value, or several of which one is enough. A claim that is a list, or a
-        text of words for ``scope``, must contain it. ``realm_access.roles`` is a claim within a claim.
+        The claims that the principal needs, each with a value or a list of values; one of the values must
+        match. If the claim of the token is a list, or the words of ``scope``, one entry must match.
+        ``realm_access.roles`` is a claim inside a claim.
     scopes
-        Scopes that the principal must have, all of them.
+        The scopes that the principal needs, all of them.
     views
-        The views; with ``*``, all views and the whole fleet. Default: wherever the servers are shown.
+        The views where the rule holds; ``*`` stands for all views and ``/mcp``. Default: all endpoints that
+        show the servers.
     servers
         The ids of servers, or glob patterns. Default: all.
     tools, prompts, resources
-        Names or glob patterns, tools and prompts as ``{server}__{name}``, resources as URIs. If none of the three is
-        given: all of the servers. Otherwise nothing of a kind that is not given. The text of a template of URIs stands
-        for all that is made from it. No pattern matches a URI with ``..`` in its path.
+        Names or glob patterns: ``{server}__{name}`` for tools and prompts, URIs for resources. Without any of
+        these three fields, the rule allows everything of its servers. With one of them, it allows nothing of
+        the other two kinds. A resource template, given as it is, allows all URIs that match it. No pattern
+        matches a URI with ``..`` in its path.
     methods
-        Methods of requests, or glob patterns such as ``resources/*``. Default: all. What only introduces a server or
-        lists what is allowed is never forbidden.
+        Methods of requests, or glob patterns such as ``resources/*``. Default: all. Requests that introduce a
+        server or list what is allowed need no rule.
     """
 
     if TYPE_CHECKING:
@@ -148,17 +153,18 @@ class ClientLimitConfig(Settings, frozen=True, kw_only=True):
     claims
         As for :class:`AllowConfig`.
     views
-        The views whose requests count. Default: all requests.
+        The limit counts only requests at these views. Default: all requests.
     tools
-        The tools whose calls count, as ``{server}__{tool}``, or glob patterns. Default: all requests.
+        The limit counts only calls of these tools: ``{server}__{tool}``, or glob patterns. Default: all
+        requests.
     rate
-        Requests per second on average, of each principal; 0 sets no limit.
+        The average number of requests per second of each principal; 0 sets no limit.
     burst
-        Requests that may come at once after a pause.
+        How many requests may come at once after a pause.
     max_concurrent
-        Requests of each principal under way at a time; 0 sets no limit.
+        How many requests of each principal may run at a time; 0 sets no limit.
     max_streams
-        Streams of each principal that are open at a time; 0 sets no limit.
+        How many streams of each principal may be open at a time; 0 sets no limit.
     """
 
     if TYPE_CHECKING:

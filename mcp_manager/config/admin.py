@@ -25,12 +25,12 @@ class AdminConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     listen
-        An address of its own, in the forms of ``serve.listen``. The API and the page are then served there alone, and
-        ``/health``, ``/ready`` and ``/metrics`` there too, without authentication. Default: they are at the address of
+        A separate address, in the forms of ``serve.listen``. Then the API and the page are only there, and
+        ``/health``, ``/ready`` and ``/metrics`` are there too, without authentication. Default: the address of
         the gateway.
     token
-        The secret that administrators send as ``Authorization: Bearer``, 32 to 4,096 printable ASCII characters without
-        spaces. Default: those whom ``operators`` of ``serve.auth`` names are admitted instead.
+        The secret that clients send as ``Authorization: Bearer``: 32 to 4,096 printable ASCII characters
+        without spaces. Default: none; then the principals in ``operators`` of ``serve.auth`` may use the API.
     ui
         Whether to serve the page ``/ui``.
     """

@@ -18,12 +18,12 @@ class AuditConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     path
-        The file that lines are appended to, or ``stderr``. Default: no audit log. A file that was renamed is opened
-        anew.
+        The file to append lines to, or ``stderr``. Default: no audit log. If you rename the file, the gateway
+        opens a new one.
     arguments
-        Whether to write the arguments of calls as well, which may be secrets.
+        Whether to write the arguments of calls too. They may contain secrets.
     max_queue
-        Lines that wait to be written; further ones are dropped and counted.
+        How many lines may wait to be written. The gateway drops and counts further ones.
     """
 
     if TYPE_CHECKING:
@@ -41,9 +41,10 @@ class PinsConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     mode
-        ``off``; ``warn``, which logs it; or ``block``, which hides the tool and refuses its calls.
+        ``off``; ``warn``, which logs a difference; or ``block``, which also hides the tool and refuses its
+        calls.
     path
-        The file with the pins, which ``mcp-manager pin`` writes.
+        The file with the pins. ``mcp-manager pin`` writes it.
     """
 
     if TYPE_CHECKING:

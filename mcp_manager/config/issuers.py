@@ -23,9 +23,9 @@ class IssuerConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     issuer
-        Its issuer identifier, which its tokens name. The gateway tells it to clients (RFC 9728).
+        The issuer identifier, as ``iss`` in its tokens has it. The gateway tells it to clients (RFC 9728).
     jwks_url
-        Where its keys are. Default: where the issuer's metadata says.
+        The URL of its signing keys. Default: from its metadata.
     audience, algorithms, principal_claim, ca_file
         As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``.
     """

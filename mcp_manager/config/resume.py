@@ -20,9 +20,9 @@ class ResumeConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     max_events
-        How many of its latest events are kept; 0 keeps none, so that no stream can be resumed.
+        How many of the latest events of a call's stream the gateway keeps; 0 keeps none.
     keep_s
-        Seconds that they are kept after the client was gone.
+        How long the gateway keeps them after the client has disconnected.
     """
 
     if TYPE_CHECKING:

@@ -31,66 +31,70 @@ class ServeConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     listen
-        The address to listen on: ``127.0.0.1:8080``, ``[::1]:8080``, ``unix:/path/of/the/socket``, or ``systemd`` for a
-        socket that systemd passes. Port 0 is any free one. As long as clients need not authenticate (``auth``), it must
-        be of this machine.
+        ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH``, or ``systemd`` for a socket that systemd passes. Port 0
+        is any free one. Without ``auth``, it must be an address of this machine.
     cert_file, key_file, key_password
         The certificate for TLS with its chain, its private key, both PEM, and the password of an encrypted key. Without
         ``key_file``, ``cert_file`` holds both. Default: no TLS.
     behind_tls_proxy
-        Whether clients on other machines reach the gateway only through a proxy that terminates TLS. Without it and
-        without TLS, a warning says that tokens travel in clear text.
+        Set it if a proxy in front terminates TLS, and other machines reach the gateway only through it. Without
+        it and without TLS, a warning says that clients send tokens in clear text.
     allowed_hosts
-        Which ``Host`` headers are accepted besides ``localhost``, the loopback addresses and the host of ``listen``:
-        names with or without a port, such as ``gateway.example.com``. A proxy in front needs its public name here.
+        The hosts to accept in the header ``Host``, with or without a port, such as ``gateway.example.com``. The
+        names of this machine and the host of ``listen`` need no entry; the public name of a proxy in front
+        does.
     allowed_origins
-        Which web pages may send requests besides those of this machine, such as ``https://app.example.com``.
+        The origins of web pages that may use the gateway, such as ``https://app.example.com``. Pages of this
+        machine need no entry.
     session_keys
-        The secrets that seal session ids, cursors and states: at least 32 characters each. The first one seals, all of
-        them open. Several processes need the same ones. Default: a random one at each start, so that a restart ends all
-        sessions.
+        Secrets of at least 32 characters that encrypt session ids, cursors and states. The first one encrypts,
+        all decrypt. All processes and replicas need the same ones. Default: a random key at each start, so a
+        restart ends all sessions. With keys, an id that its client has ended (``DELETE``) is valid again after
+        a restart, until ``session_ttl_s`` is over. ``${VAR}`` is filled in.
     session_ttl_s
-        Seconds that a client's session is valid.
+        How long a session of a client is valid.
     sessions
-        ``per_client``: a client that servers can ask, or whose server is in ``stateful``, has sessions of its own with
-        servers. ``shared``: all clients share them, and no server can ask a client anything.
+        ``per_client``: a client that can answer requests of servers, or whose server is in ``stateful``, has
+        its own sessions with servers. ``shared``: all clients share sessions, and servers cannot send requests
+        to clients.
     stateful
-        The ids of servers that remember something between calls, so that each client needs a session of its own.
+        The ids of servers that keep state between calls. Each client gets its own session with them.
     workers
-        How many processes serve the address.
+        The number of processes that serve the address.
     legacy_sse
-        Whether to serve the transport HTTP+SSE of 2024-11-05 as well, at ``/sse``.
+        Whether to serve the transport HTTP+SSE of 2024-11-05 too, at ``/sse``.
     keepalive_s
-        Seconds between two comments on an event stream, so that no proxy takes it for dead.
+        The time between two comments on an event stream, which keep proxies from closing it.
     drain_timeout_s
-        Seconds that calls under way may take after a signal to end; then they are cancelled.
+        How long running calls may take at shutdown. Then the gateway cancels them.
     max_request_bytes
         The most bytes in the body of a request.
     input_wait_s
-        Seconds that a server's question waits for the answer of a client.
+        How long a request of a server waits for the answer of the client.
     resume
-        What is kept for clients that reconnect, see :class:`ResumeConfig`.
+        What the gateway keeps for clients that reconnect, see :class:`ResumeConfig`.
     list_changed_delay_s
-        Seconds that changes of lists are gathered before clients are told of them once.
+        How long the gateway collects changes of lists before it tells clients once.
     page_size
-        The most entries of a page in a merged list.
+        The most entries in a page of a merged list.
     discovery, hot
-        How tools are found at ``/mcp``, as for a view, see :class:`ViewConfig`.
+        How clients find tools at ``/mcp``, see :class:`ViewConfig`.
     min_ready
-        How many servers must be ready for ``/ready`` to be 200.
+        How many servers must be ready for ``/ready`` to return 200.
     auth
         How clients authenticate, see :class:`ClientAuthConfig`.
     allow
-        What principals may use, see :class:`AllowConfig`. Default: everybody may use everything.
+        The rules: what each principal may use, see :class:`AllowConfig`. Default: every client may use
+        everything.
     limits
         How much each principal may use, see :class:`ClientLimitConfig`.
     credentials
-        With which credentials servers get the requests of clients, by id of the server, see
-        :class:`ServerCredentialsConfig`. Default: with the server's own.
+        The credentials that servers get, by id of the server, see :class:`ServerCredentialsConfig`. Default:
+        those in the configuration of the server.
     audit
         The audit log, see :class:`AuditConfig`.
     pins
-        The tool definitions that are pinned, see :class:`PinsConfig`.
+        What to do if a tool definition differs from its pin, see :class:`PinsConfig`.
     admin
         The admin API and its page, see :class:`AdminConfig`. Default: neither.
     """
@@ -143,23 +147,23 @@ class ViewConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     servers
-        The ids of its servers. Default: all.
+        The ids of its servers. Default: all, or those that ``tools`` match.
     tools
-        The tools, as names or glob patterns for ``{server}__{tool}``. Default: all tools of its servers.
+        Its tools: names or glob patterns ``{server}__{tool}``. Default: all tools of its servers.
     names
-        ``full``: tools and prompts are called ``{server}__{name}``. ``short``: as their server calls them, as long as
-        only one server of the view has that name.
+        ``full``: tools and prompts are called ``{server}__{name}``. ``short``: they keep their own name, if it
+        is unique in the view.
     instructions
-        A text for the model, in place of what the servers say.
+        A text for the model, in place of the instructions of the servers.
     rename
-        Names for tools, by ``{server}__{tool}``.
+        New names of tools, by ``{server}__{tool}``.
     descriptions
-        Descriptions of tools, by ``{server}__{tool}``, in place of those of the server.
+        New descriptions of tools, by ``{server}__{tool}``.
     discovery
-        ``list``: clients get the list of all tools. ``search``: they get the tools ``search_tools``, ``describe_tools``
-        and ``call_tool``, and those of ``hot``; all others can be called by their names as well.
+        ``list``: clients get the list of all tools. ``search``: they get the tools ``search_tools``,
+        ``describe_tools`` and ``call_tool``, and those in ``hot``. Clients can still call all tools by name.
     hot
-        The tools that are always listed with ``search``, as names or glob patterns for ``{server}__{tool}``.
+        The tools that ``search`` always lists: names or glob patterns ``{server}__{tool}``.
     """
 
     if TYPE_CHECKING:

@@ -24,40 +24,47 @@ class ServerCredentialsConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     type
-        ``own``: those that the configuration of the server gives, for all clients. ``exchange``: a token for this
-        server and this principal, for which ``token_endpoint`` takes the token of the client (RFC 8693).
-        ``enterprise``: the same in two steps: the identity provider gives an identity assertion for the token of the
-        client, and ``token_endpoint`` a token of the server for that (ID-JAG).
+        ``own``: the credentials in the configuration of the server, for all clients. ``exchange``: the gateway
+        exchanges the token of the client at ``token_endpoint`` for a token for this server and this principal
+        (RFC 8693). ``enterprise``: in two steps, the identity provider exchanges the token of the client for an
+        identity assertion (ID-JAG), and ``token_endpoint`` exchanges that for a token of the server.
     pass_headers
-        Header fields of the client that are passed on to the server as they are. ``Authorization``, cookies, API keys
-        and the fields of MCP and HTTP itself are refused. Each set of values has sessions of its own at the server, so
-        fields that differ with every request are costly.
+        Header fields of the client that the server gets unchanged. ``Authorization``, cookies, API keys and the
+        fields of MCP and HTTP are not possible. The gateway opens sessions for each combination of values, so
+        fields that differ in every request are costly.
     authorization_header
-        A header field of the client, such as ``X-GitHub-Authorization``, whose value the server gets as
-        ``Authorization``: for clients that have a token of this very server. Without it, none is sent for them.
+        A header field of the client, such as ``X-GitHub-Authorization``. The server gets its value as
+        ``Authorization``. It is for clients that have a token of this server. If a client does not send it, the
+        server gets no credentials.
     pass_client_token
-        Pass ``Authorization`` of the client on as it is. Whoever runs the server can then use that token wherever it is
-        accepted. Only if the gateway does not check it itself, that is with ``serve.auth.type = "none"``.
+        Whether the server gets ``Authorization`` of the client unchanged. Whoever runs the server can then use
+        that token everywhere. It is only possible if the gateway does not check the token itself: with
+        ``serve.auth.type = "none"``.
     token_endpoint
-        Where tokens are exchanged; with ``enterprise``, that of the server's authorization server.
+        The URL to exchange tokens at. With ``enterprise``, the token endpoint of the authorization server of
+        the server.
     client_id, client_secret
-        The credentials of the gateway there.
+        The credentials of the gateway at ``token_endpoint``.
     client_auth
-        How the secret is sent: ``client_secret_basic`` or ``client_secret_post``. Default: ``client_secret_basic``.
+        How the gateway sends the secret: ``client_secret_basic`` or ``client_secret_post``. Default:
+        ``client_secret_basic``.
     private_key, private_key_id, signing_algorithm
-        A PEM key that authenticates the gateway in place of a secret (``private_key_jwt``), its id, and the algorithm.
+        A PEM key, its id and its algorithm. The gateway authenticates with it in place of a secret
+        (``private_key_jwt``).
     subject_token_type
-        What the token of the client is, as the token endpoint calls it: ``access_token``, ``id_token`` or ``jwt``.
+        The type of the client's token at the token endpoint: ``access_token``, ``id_token`` or ``jwt``.
         Default: ``access_token``; with ``enterprise``, ``id_token``.
     audience
-        What the token is for, by a name that the token endpoint knows. With ``enterprise``, the issuer identifier of
-        the server's authorization server.
+        The audience of the new token, by a name that the token endpoint knows. With ``enterprise``, the issuer
+        identifier of the authorization server of the server.
     resource
-        What the token is for, by its URL (RFC 8707). Default: the URL of the server, unless ``audience`` is given.
+        The audience of the new token, by its URL (RFC 8707). Default: the URL of the server, unless
+        ``audience`` is set.
     scopes
         The scopes to request.
     idp_token_endpoint, idp_client_id, idp_client_secret
-        The token endpoint of the identity provider of ``enterprise``, and the credentials of the gateway there.
+        With ``enterprise``: the token endpoint of the identity provider, and the credentials of the gateway
+        there.
     """
 
     if TYPE_CHECKING:

@@ -16,37 +16,43 @@ class AllowFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.AllowConfig`, as keyword arguments or as a mapping."""
 
     principals: SequenceNotStr[str]
-    """Names of principals, or glob patterns. That of a token has its issuer in front:
+    """Names of principals, or glob patterns. The name for a token begins with its issuer:
     ``https://idp.example.com#alice``.
     """
     claims: Mapping[str, str | SequenceNotStr[str]]
-    """Claims that the principal must have: a value, or several of which one is enough. A claim that is a list, or a
-    text of words for ``scope``, must contain it. ``realm_access.roles`` is a claim within a claim.
+    """The claims that the principal needs, each with a value or a list of values; one of the values must match. If the
+    claim of the token is a list, or the words of ``scope``, one entry must match. ``realm_access.roles`` is a claim
+    inside a claim.
     """
     scopes: SequenceNotStr[str]
-    """Scopes that the principal must have, all of them."""
+    """The scopes that the principal needs, all of them."""
     views: SequenceNotStr[str]
-    """The views; with ``*``, all views and the whole fleet. Default: wherever the servers are shown."""
+    """The views where the rule holds; ``*`` stands for all views and ``/mcp``. Default: all endpoints that show the
+    servers.
+    """
     servers: SequenceNotStr[str]
     """The ids of servers, or glob patterns. Default: all."""
     tools: SequenceNotStr[str]
-    """Names or glob patterns, tools and prompts as ``{server}__{name}``, resources as URIs. If none of the three is
-    given: all of the servers. Otherwise nothing of a kind that is not given. The text of a template of URIs stands for
-    all that is made from it. No pattern matches a URI with ``..`` in its path.
+    """Names or glob patterns: ``{server}__{name}`` for tools and prompts, URIs for resources. Without any of these
+    three fields, the rule allows everything of its servers. With one of them, it allows nothing of the other two kinds.
+    A resource template, given as it is, allows all URIs that match it. No pattern matches a URI with ``..`` in its
+    path.
     """
     prompts: SequenceNotStr[str]
-    """Names or glob patterns, tools and prompts as ``{server}__{name}``, resources as URIs. If none of the three is
-    given: all of the servers. Otherwise nothing of a kind that is not given. The text of a template of URIs stands for
-    all that is made from it. No pattern matches a URI with ``..`` in its path.
+    """Names or glob patterns: ``{server}__{name}`` for tools and prompts, URIs for resources. Without any of these
+    three fields, the rule allows everything of its servers. With one of them, it allows nothing of the other two kinds.
+    A resource template, given as it is, allows all URIs that match it. No pattern matches a URI with ``..`` in its
+    path.
     """
     resources: SequenceNotStr[str]
-    """Names or glob patterns, tools and prompts as ``{server}__{name}``, resources as URIs. If none of the three is
-    given: all of the servers. Otherwise nothing of a kind that is not given. The text of a template of URIs stands for
-    all that is made from it. No pattern matches a URI with ``..`` in its path.
+    """Names or glob patterns: ``{server}__{name}`` for tools and prompts, URIs for resources. Without any of these
+    three fields, the rule allows everything of its servers. With one of them, it allows nothing of the other two kinds.
+    A resource template, given as it is, allows all URIs that match it. No pattern matches a URI with ``..`` in its
+    path.
     """
     methods: SequenceNotStr[str]
-    """Methods of requests, or glob patterns such as ``resources/*``. Default: all. What only introduces a server or
-    lists what is allowed is never forbidden.
+    """Methods of requests, or glob patterns such as ``resources/*``. Default: all. Requests that introduce a server or
+    list what is allowed need no rule.
     """
 
 
@@ -55,56 +61,57 @@ class ClientAuthFields(TypedDict, total=False):
 
     type: Literal["none", "api_key", "jwt", "introspection"]
     """``none``; ``api_key``, a key of ``keys_file``; ``jwt``, a signed token of ``issuer`` (RFC 9068); or
-    ``introspection``, any token that its authorization server knows (RFC 7662). Default: ``none``.
+    ``introspection``, a token that the gateway looks up at the authorization server (RFC 7662). Default: ``none``.
     """
     keys_file: str | None
-    """A file with the names and hashes of API keys, which ``mcp-manager key`` makes; it is read again when it changes.
-    With ``jwt`` or ``introspection``, they are accepted as well.
+    """The file with the names and hashes of API keys. ``mcp-manager key`` writes it, and the gateway follows its
+    changes. With ``jwt`` or ``introspection``, the gateway accepts these keys as well.
     """
     issuer: str | None
-    """The issuer identifier of the authorization server. The gateway tells it to clients (RFC 9728)."""
+    """The issuer identifier of the authorization server, as ``iss`` in tokens has it. The gateway tells it to clients
+    (RFC 9728).
+    """
     issuers: Sequence[IssuerConfig | IssuerFields]
-    """Further authorization servers for ``jwt``, see :class:`IssuerConfig`. A token is examined by the keys of the one
-    that it names. Rules and limits with ``claims`` or ``scopes`` are for the tokens of all of them, unless ``claims``
+    """Further authorization servers for ``jwt``, see :class:`IssuerConfig`. The keys of the issuer that a token names
+    verify it. Rules and limits with ``claims`` or ``scopes`` hold for the tokens of all issuers, unless ``claims``
     names ``iss`` as well.
     """
     ca_file: str | None
-    """The certificates to trust for authorization servers instead of the system's, as of a private certificate
-    authority: a PEM file, or a directory of such files.
+    """The certificates to trust for authorization servers in place of those of the system: a PEM file, or a directory
+    of such files.
     """
     audience: SequenceNotStr[str]
-    """What tokens must be meant for (RFC 8707): any one of these. Default: ``resource``, or the URL of the endpoint
-    that is used.
+    """The audiences (``aud``) to accept in tokens (RFC 8707); a token needs one of them. Default: ``resource``, or the
+    URL of the endpoint.
     """
     resource: str | None
-    """The public URL of the gateway, such as ``https://gateway.example.com``; its endpoints are below it. Default: as
-    the request says.
+    """The public URL of the gateway, such as ``https://gateway.example.com``. Its endpoints are below it. Default: as
+    the header ``Host`` says.
     """
     jwks_url: str | None
-    """Where the keys of the issuer are. Default: as the issuer's metadata says."""
+    """The URL of the signing keys of the issuer. Default: from the metadata of the issuer."""
     algorithms: SequenceNotStr[str]
-    """The signature algorithms that are accepted. Default: ``('RS256', 'PS256', 'ES256', 'ES384', 'EdDSA',
-    'Ed25519')``.
-    """
+    """The signature algorithms to accept. Default: ``('RS256', 'PS256', 'ES256', 'ES384', 'EdDSA', 'Ed25519')``."""
     leeway_s: float
-    """Seconds that the clocks may differ. Default: ``30.0``."""
+    """The largest difference between the clocks of the gateway and the issuer, in seconds. Default: ``30.0``."""
     principal_claim: str
-    """The claim that names the principal. Default: ``sub``."""
+    """The claim with the name of the principal. Default: ``sub``."""
     scopes: SequenceNotStr[str]
-    """The scopes that every token needs; API keys do not need them."""
+    """The scopes that every token needs. API keys do not need them."""
     introspection_endpoint: str | None
-    """Where tokens are looked up. Default: as the issuer's metadata says."""
+    """The URL to look up tokens at. Default: from the metadata of the issuer."""
     client_id: str | None
     """The credentials of the gateway at the introspection endpoint."""
     client_secret: str | None
     """The credentials of the gateway at the introspection endpoint."""
     operators: SequenceNotStr[str]
-    """Names of principals, or glob patterns, that may read ``/metrics``, and why the gateway is not ready. Default: all
-    that authenticate; as soon as there are rules in ``allow``, nobody. Those who are named may also use the admin API,
-    if it has no token.
+    """The principals, as names or glob patterns, that may read ``/metrics`` and the reasons why the gateway is not
+    ready. Default: all; once there are rules in ``allow``, nobody. If ``serve.admin`` has no token, the principals
+    named here may also use the admin API.
     """
     cache_s: float
-    """Seconds that the answer about a token is used again at most; 0 asks each time. Default: ``60.0``."""
+    """How long the gateway uses the answer about a token again, in seconds; 0 asks for each request. Default: ``60.0``.
+    """
 
 
 class ClientLimitFields(TypedDict, total=False):
@@ -115,14 +122,14 @@ class ClientLimitFields(TypedDict, total=False):
     claims: Mapping[str, str | SequenceNotStr[str]]
     """As for :class:`AllowConfig`."""
     views: SequenceNotStr[str]
-    """The views whose requests count. Default: all requests."""
+    """The limit counts only requests at these views. Default: all requests."""
     tools: SequenceNotStr[str]
-    """The tools whose calls count, as ``{server}__{tool}``, or glob patterns. Default: all requests."""
+    """The limit counts only calls of these tools: ``{server}__{tool}``, or glob patterns. Default: all requests."""
     rate: float
-    """Requests per second on average, of each principal; 0 sets no limit. Default: ``0.0``."""
+    """The average number of requests per second of each principal; 0 sets no limit. Default: ``0.0``."""
     burst: int
-    """Requests that may come at once after a pause. Default: ``1``."""
+    """How many requests may come at once after a pause. Default: ``1``."""
     max_concurrent: int
-    """Requests of each principal under way at a time; 0 sets no limit. Default: ``0``."""
+    """How many requests of each principal may run at a time; 0 sets no limit. Default: ``0``."""
     max_streams: int
-    """Streams of each principal that are open at a time; 0 sets no limit. Default: ``0``."""
+    """How many streams of each principal may be open at a time; 0 sets no limit. Default: ``0``."""

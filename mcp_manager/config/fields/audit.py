@@ -11,19 +11,21 @@ class AuditFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.AuditConfig`, as keyword arguments or as a mapping."""
 
     path: str | None
-    """The file that lines are appended to, or ``stderr``. Default: no audit log. A file that was renamed is opened
-    anew.
+    """The file to append lines to, or ``stderr``. Default: no audit log. If you rename the file, the gateway opens a
+    new one.
     """
     arguments: bool
-    """Whether to write the arguments of calls as well, which may be secrets. Default: ``False``."""
+    """Whether to write the arguments of calls too. They may contain secrets. Default: ``False``."""
     max_queue: int
-    """Lines that wait to be written; further ones are dropped and counted. Default: ``10000``."""
+    """How many lines may wait to be written. The gateway drops and counts further ones. Default: ``10000``."""
 
 
 class PinsFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.PinsConfig`, as keyword arguments or as a mapping."""
 
     mode: Literal["off", "warn", "block"]
-    """``off``; ``warn``, which logs it; or ``block``, which hides the tool and refuses its calls. Default: ``off``."""
+    """``off``; ``warn``, which logs a difference; or ``block``, which also hides the tool and refuses its calls.
+    Default: ``off``.
+    """
     path: str | None
-    """The file with the pins, which ``mcp-manager pin`` writes."""
+    """The file with the pins. ``mcp-manager pin`` writes it."""

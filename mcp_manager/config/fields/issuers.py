@@ -13,11 +13,11 @@ class IssuerFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.IssuerConfig`, as keyword arguments or as a mapping."""
 
     issuer: str | None
-    """Its issuer identifier, which its tokens name. The gateway tells it to clients (RFC 9728)."""
+    """The issuer identifier, as ``iss`` in its tokens has it. The gateway tells it to clients (RFC 9728)."""
     audience: SequenceNotStr[str]
     """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
     jwks_url: str | None
-    """Where its keys are. Default: where the issuer's metadata says."""
+    """The URL of its signing keys. Default: from its metadata."""
     algorithms: SequenceNotStr[str]
     """As for :class:`ClientAuthConfig`. Default: the value of ``serve.auth``."""
     principal_claim: str | None

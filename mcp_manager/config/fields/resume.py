@@ -11,6 +11,6 @@ class ResumeFields(TypedDict, total=False):
     """The fields of :class:`~mcp_manager.ResumeConfig`, as keyword arguments or as a mapping."""
 
     max_events: int
-    """How many of its latest events are kept; 0 keeps none, so that no stream can be resumed. Default: ``256``."""
+    """How many of the latest events of a call's stream the gateway keeps; 0 keeps none. Default: ``256``."""
     keep_s: float
-    """Seconds that they are kept after the client was gone. Default: ``60.0``."""
+    """How long the gateway keeps them after the client has disconnected. Default: ``60.0``."""
