@@ -108,6 +108,15 @@ class Client:
         return [each["name"] for each in self.ask("tools/list")[1]["tools"]]
 
 
+def ask_admin(path: Path, key: str) -> int:
+    """Return the status of a request to the admin API at a unix socket."""
+    with contextlib.closing(HTTPConnection("localhost", timeout=_WAIT_S)) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(path))
+        connection.request("GET", "/api/v1/servers", headers={"Authorization": f"Bearer {key}"})
+        return connection.getresponse().status
+
+
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[SystemdSocket]:
     opened = SystemdSocket(tmp_path / "notify")
@@ -130,6 +139,7 @@ def test_the_unit_serves_with_keys_and_rules(
     env = environment(
         SESSION_KEY="k" * 44,
         KEYS_FILE=str(keys),
+        ADMIN_LISTEN=f"unix:{tmp_path / 'admin'}",
         PYTHON=sys.executable,
         NOTIFY_SOCKET=str(systemd.path),
         WATCHDOG_USEC="20000000",
@@ -144,6 +154,9 @@ def test_the_unit_serves_with_keys_and_rules(
                 assert status.replace(str(port), "8080").removeprefix("STATUS=") in readme
                 assert Client(port).get("/health") == Client(port).get("/ready") == 200
                 assert Client(port).ask("tools/list")[0] == Client(port, f"{alice}x").ask("tools/list")[0] == 401
+
+                assert [ask_admin(tmp_path / "admin", key) for key in (alice, f"{alice}x", admin)] == [403, 401, 200]
+                assert Client(port, admin).get("/api/v1/servers") == 404
 
                 assert Client(port, alice).tools() == ["calculator__add"]
                 assert len(Client(port, admin).tools()) > 1
@@ -247,6 +260,7 @@ def test_the_command_of_the_image_serves_beyond_the_container_and_gets_its_signa
     env = environment(
         SESSION_KEY="k" * 44,
         KEYS_FILE=str(keys),
+        ADMIN_LISTEN=f"unix:{tmp_path / 'admin'}",
         PYTHON=sys.executable,
         LISTEN=f"0.0.0.0:{port}",
         FLEET_FILE=str(folder / "fleet.toml"),
