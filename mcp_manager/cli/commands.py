@@ -134,25 +134,25 @@ _verb(
     "serve",
     "serve:run",
     "Serve the whole fleet at one address, to any MCP client.\n\n"
-    "Clients see all servers at /mcp, each view at /mcp/NAME and each server at /servers/ID/mcp; with --stdio, a client starts this program itself. "
-    "SIGTERM lets calls under way end, SIGHUP reads CONFIG again. What can be configured: mcp-manager help gateway.",
+    "Clients find all servers at /mcp, each view at /mcp/NAME and each server at /servers/ID/mcp. With --stdio, a client starts this program itself. "
+    "SIGTERM stops the gateway after the running calls, and SIGHUP makes it read CONFIG again. All settings: mcp-manager help gateway.",
     "mcp-manager serve --demo\nmcp-manager serve fleet.toml --listen 127.0.0.1:9000\nmcp-manager serve fleet.toml --stdio",
     [
         click.Argument(["config"], type=Source(), metavar="[CONFIG]", required=False),
         click.Option(
             ["--listen"],
             metavar="ADDRESS",
-            help="Where to listen: HOST:PORT, unix:PATH or systemd. Default: serve.listen, else 127.0.0.1:8080.",
+            help="The address to listen on: HOST:PORT, unix:PATH or systemd. Default: serve.listen, else 127.0.0.1:8080.",
         ),
         _flag("--stdio", about="Serve one client on standard input and output instead."),
         click.Option(
             ["--workers"],
             type=click.IntRange(1, 256),
             metavar="N",
-            help="How many processes serve the address. Default: serve.workers, else 1.",
+            help="The number of processes. Default: serve.workers, else 1.",
         ),
         _flag("-w", "--watch", about="Apply CONFIG whenever it changes."),
-        _flag("--demo", about="Serve the servers of the demo; needs no CONFIG."),
+        _flag("--demo", about="Serve two demo servers; needs no CONFIG."),
         *_FLEET,
     ],
 )
@@ -160,8 +160,8 @@ _verb(
     "key",
     "keys:run",
     "Make, list or revoke API keys for clients of the gateway.\n\n"
-    "The file has the hashes of the keys; name it in serve.auth.keys_file. A new key is printed once. "
-    "key revoke takes a name, or the id of one key. A gateway that runs notices a change within a second.",
+    "The file contains only the hashes of the keys; name it in serve.auth.keys_file. key new prints the key once. "
+    "key revoke takes a name, or the id of one key. A running gateway applies a change within a second.",
     "mcp-manager key new ci --scope tools --expires 90d\nmcp-manager key list\nmcp-manager key revoke ci",
     [
         click.Argument(["action"], type=click.Choice(["new", "list", "revoke"]), metavar="new|list|revoke"),

@@ -31,6 +31,8 @@ from mcp_manager.config.listen_address import parse_listen_address
 from mcp_manager.config.load import load_fleet_mapping
 from mcp_manager.gateway.http.descriptors import raise_limit
 from mcp_manager.gateway.http.listener import Listener
+from mcp_manager.gateway.security.principal import EVERYBODY
+from mcp_manager.gateway.security.rules import Rules
 from mcp_manager.gateway.security.token_issuers import names_of_issuers
 from mcp_manager.gateway.workers.assignment import inherited
 from mcp_manager.gateway.workers.parent import Parent, WorkersConfig
@@ -62,7 +64,7 @@ async def run(options: Options) -> int:
     async with _fleet(options) as (fleet, worker_options):
         serve = _configured(fleet, options)
         if options.watch and serve.workers > 1:
-            raise click.UsageError("several workers do not watch a file: drop --watch, and send SIGHUP")
+            raise click.UsageError("--watch needs a single worker: drop it, and send SIGHUP after a change")
         if told is None and serve.workers > 1 and not options.stdio:
             return await _run_workers(serve, lambda url, admin: _tell(url, fleet, options, admin), worker_options)
         from mcp_manager.cli.gateway_service import service_of  # noqa: PLC0415 - the parent of workers stays small
@@ -83,11 +85,11 @@ def _check(options: Options) -> None:
             "give CONFIG, or --demo" if options.config is None else "give CONFIG or --demo, not both"
         )
     if options.stdio and options.watch:
-        raise click.UsageError("--stdio does not watch a file: drop --watch, and send SIGHUP")
+        raise click.UsageError("--watch does not work with --stdio: drop it, and send SIGHUP after a change")
     if options.watch and (options.demo or file_of(options) is None):
         raise click.UsageError("--watch needs a file")
     if options.stdio and (options.listen is not None or options.workers is not None):
-        raise click.UsageError("with --stdio there is no address: drop --listen and --workers")
+        raise click.UsageError("--listen and --workers do not work with --stdio: drop them")
 
 
 def _configured(fleet: Fleet, options: Options) -> ServeConfig:
@@ -222,7 +224,8 @@ def _tell(url: str, fleet: Fleet, options: Options, admin_url: str = "") -> None
     if options.json:
         print_json(places, indent=None)
     elif not options.quiet:
-        print("\n".join(_lines(places, options, _how_to_authenticate(auth))))
+        is_started = not options.environment and _is_for_stdio(fleet.serve)
+        print("\n".join(_lines(places, options, _how_to_authenticate(auth), is_started=is_started)))
     sys.stdout.flush()
 
 
@@ -241,16 +244,23 @@ def _how_to_authenticate(auth: ClientAuthConfig) -> list[str]:
     if auth.type == "none":
         return []
     issuers = names_of_issuers(auth)
-    issuer = f", which {' or '.join(issuers[:_MOST_SHOWN])} gives" if issuers else ""
-    lines = ["", f"clients authenticate at each of these URLs with: {_HEADERS[auth.type]}{issuer}"]
+    issuer = f", a token of {' or '.join(issuers[:_MOST_SHOWN])}" if issuers else ""
+    lines = ["", f"clients authenticate with: {_HEADERS[auth.type]}{issuer}"]
     if issuers:
-        lines.append("  clients that know OAuth find their way by themselves")
+        lines.append("  clients that support OAuth get one by themselves")
     if auth.keys_file:
         lines.append(f"  to make a key: mcp-manager key new NAME --file {auth.keys_file}")
     return lines
 
 
-def _lines(places: dict[str, Any], options: Options, authentication: list[str]) -> list[str]:
+def _is_for_stdio(serve: ServeConfig | None) -> bool:
+    """Return whether a client that starts this program could use anything: nobody authenticates there."""
+    grant = Rules(() if serve is None else serve.allow).grant_of(EVERYBODY)
+    return grant is None or grant.sees_fleet()
+
+
+def _lines(places: dict[str, Any], options: Options, authentication: list[str], *, is_started: bool) -> list[str]:
+    """Return what is printed; with ``is_started``, how a client starts this program too."""
     count = len(places["servers"])
     shown = f" (at the unix socket {places['unix_socket']})" if "unix_socket" in places else ""
     lines = [f"serving {count} server{'' if count == 1 else 's'} at {places['url']}{shown}"]
@@ -275,11 +285,11 @@ def _lines(places: dict[str, Any], options: Options, authentication: list[str]) 
             f"  VS Code, in .vscode/mcp.json: {json.dumps({'servers': {'fleet': {'type': 'http', **at}}})}",
             f"  Cursor, in .cursor/mcp.json: {json.dumps({'mcpServers': {'fleet': at}})}",
         ]
-    if not options.environment:
-        # Values of variables are not for the screen.
+    # Values of variables are not for the screen.
+    if is_started:
         started = {"mcpServers": {"fleet": _command(options)}}
         lines.append(f"  Claude Desktop, in claude_desktop_config.json: {json.dumps(started)}")
-    return [*lines, "more: mcp-manager help gateway; Ctrl-C ends it"]
+    return [*lines, "more: mcp-manager help gateway; Ctrl-C stops it"]
 
 
 def _command(options: Options) -> dict[str, Any]:

@@ -434,8 +434,8 @@ def endpoint_on_stdio(paths: EndpointPaths, path: str, grant: Grant | None) -> E
         return endpoint
     if paths.find(path) is not None:
         raise ConfigError(
-            f"No rule of serve.allow lets a client on standard input use {path!r:.200}",
-            hint='it is called "anonymous": add a rule with principals = ["anonymous"]',
+            f"No rule in serve.allow allows a client with --stdio to use {path!r:.200}",
+            hint='its name is "anonymous": add a rule with principals = ["anonymous"]',
         )
     raise ConfigError(f"There is no endpoint {path!r:.200}", hint="/mcp is the whole fleet")
 

@@ -200,8 +200,8 @@ def test_the_demo_is_served() -> None:
     [
         ((), "give CONFIG, or --demo"),
         (("fleet.toml", "--demo"), "give CONFIG or --demo, not both"),
-        (("--demo", "--stdio", "--listen", "127.0.0.1:0"), "with --stdio there is no address"),
-        (("--demo", "--stdio", "--watch"), "--stdio does not watch a file"),
+        (("--demo", "--stdio", "--listen", "127.0.0.1:0"), "--listen and --workers do not work with --stdio"),
+        (("--demo", "--stdio", "--watch"), "--watch does not work with --stdio"),
         (("--demo", "--watch"), "--watch needs a file"),
         (("http://127.0.0.1:1/mcp", "--watch"), "--watch needs a file"),
         (("http://127.0.0.1:1/mcp", "--listen", "8080"), "--listen: has no port from 0 to 65535"),
@@ -251,7 +251,7 @@ def test_several_workers_watch_no_file(workers: str | None, tmp_path: Path, caps
     path = tmp_path / "fleet.json"
     write(path, servers={"one": ASLEEP}, serve={"listen": "127.0.0.1:0", "workers": 1 if workers else 2})
     assert main(["serve", str(path), "--watch", *([workers] if workers else [])]) == 2
-    assert "several workers do not watch a file" in capsys.readouterr().err
+    assert "--watch needs a single worker" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,13 @@ def test_it_says_how_to_connect(capsys: pytest.CaptureFixture[str], monkeypatch:
     lines = capsys.readouterr().out.splitlines()
     assert lines[7].endswith('fleet http://127.0.0.1:80/mcp --header "Authorization: Bearer KEY"')
     assert '"url": "http://127.0.0.1:80/mcp", "headers": {"Authorization": "Bearer KEY"}}' in lines[8]
+    assert "--stdio" in lines[10]
+
+    # With these rules, a client that starts the program could use nothing.
+    for rule, is_shown in (({"principals": ["alice"]}, False), ({"principals": ["anonymous"]}, True)):
+        file = load_fleet_mapping({"servers": {"a": ASLEEP}, "serve": {**serve, "allow": [rule]}})
+        _tell("http://127.0.0.1:80", Fleet(file, "fleet.toml", ()), options)
+        assert ("--stdio" in capsys.readouterr().out) == is_shown
 
 
 def test_it_says_how_clients_authenticate(capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,7 +334,7 @@ def test_it_says_how_clients_authenticate(capsys: pytest.CaptureFixture[str]) ->
     assert '"headers": {"Authorization": "Bearer KEY"}' in keys
     jwt = {"type": "jwt", "issuer": "https://idp.example.com", "audience": ["https://gateway.example.com"]}
     tokens = told(options, **jwt)
-    assert "with: Authorization: Bearer TOKEN, which https://idp.example.com gives" in tokens
+    assert "with: Authorization: Bearer TOKEN, a token of https://idp.example.com" in tokens
     assert "KEY" not in tokens
     shown = json.loads(told(Options(verb="serve", config="fleet.toml", json=True), **jwt))
     assert shown["authentication"] == {"type": "jwt", "header": "Authorization: Bearer TOKEN"}
