@@ -127,21 +127,27 @@ def read_request(message: Message, incoming: Incoming | None, principal: str) ->
         raise _invalid("params must be an object, with an object as _meta and a string as requestState") from None
     meta = params.meta
     if meta is None or meta.version is None:
+        named = None if incoming is None else incoming.header(b"mcp-protocol-version")
+        version = (named or b"").strip(b" \t").decode("ascii", "replace")
+        if version and version not in STATELESS_REVISIONS:
+            raise _unsupported(version)
         raise _invalid(f"_meta must have {_KEY}protocolVersion, a string")
     name = _name(message.method or "", params)
     if incoming is not None:
         check_headers(incoming, meta.version, message.method or "", name)
     if meta.version not in STATELESS_REVISIONS:
-        raise RpcError(
-            UNSUPPORTED_VERSION,
-            f"Unsupported protocol version: {meta.version:.40}",
-            {"supported": list(SUPPORTED), "requested": meta.version},
-        )
+        raise _unsupported(meta.version)
     if not meta.capabilities:
         raise _invalid(f"_meta must have {_KEY}clientCapabilities, an object")
     client = Client(Era.STATELESS, meta.version, _capabilities(bytes(meta.capabilities)), principal)
     responses = bytes(params.input_responses) if params.input_responses else None
     return Asked(client, name, meta.log_level, params.request_state, responses)
+
+
+def _unsupported(version: str) -> RpcError:
+    """Return the error for a protocol revision that the gateway does not know."""
+    data = {"supported": list(SUPPORTED), "requested": version}
+    return RpcError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {version:.40}", data)
 
 
 def check_method(method: str, asked: Asked) -> None:

@@ -101,6 +101,13 @@ def test_an_unknown_revision_is_told_what_is_supported() -> None:
     assert failure.data == {"supported": ["2026-07-28"], "requested": "2099-01-01"}
 
 
+@pytest.mark.parametrize(("version", "code"), [("2020-01-01", -32022), (" 2026-07-28 ", -32602), ("", -32602)])
+def test_an_unknown_revision_is_told_without_an_envelope_too(version: str, code: int) -> None:
+    failure = refusal(message(name="a"), sent(mcp_protocol_version=version))
+    assert failure.code == code
+    assert code == -32602 or failure.data["requested"] == version
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
