@@ -18,6 +18,7 @@ cdef class ChunkedBody:
     cdef GrowingBody growing
     cdef bint completed
     cdef bint over
+    cdef int add(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t cut(self, const char* data, Py_ssize_t size) noexcept
     cdef bytes take(self)
 

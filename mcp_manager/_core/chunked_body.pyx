@@ -1,7 +1,7 @@
 """Chunked bodies of HTTP/1.1 requests, which llhttp takes apart."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 from libc.string cimport memchr
 
@@ -9,6 +9,12 @@ from mcp_manager._core.http_message cimport grow_from
 from mcp_manager._core.sealing cimport seal
 
 from httptools import HttpRequestParser
+
+cdef enum:
+    # Bytes of chunk sizes, extensions and trailers in a row.
+    MAX_SILENT = 16384
+    # Bytes fed at once.
+    MAX_COPIED = 4096
 
 
 cdef ChunkedBody new_chunked_body(int64_t limit):
@@ -51,11 +57,25 @@ cdef class ChunkedBody:
     def on_message_complete(self):
         self.completed = True
 
+    cdef int add(self, const char* data, Py_ssize_t size) except -1:
+        """Take a part that ends where the message may end; return 0, or the status of a refusal."""
+        self.silent += size
+        self.pieces += 1
+        try:
+            self.feed(PyBytes_FromStringAndSize(data, size))
+        except Exception:
+            return 413 if self.over else 400
+        if self.over or self.size > self.limit:
+            return 413
+        return 400 if self.silent > MAX_SILENT and not self.completed else 0
+
     cdef Py_ssize_t cut(self, const char* data, Py_ssize_t size) noexcept:
         """Return the size of the part up to the next empty line: a chunked message ends with one."""
         cdef Py_ssize_t at = 0
         cdef const char* found
         cdef unsigned int last
+        if size > MAX_COPIED:
+            size = MAX_COPIED
         while True:
             found = <const char*> memchr(data + at, 0x0A, size - at)
             if found is NULL:

@@ -91,6 +91,8 @@ cdef class KnownFields:
         cdef int number
         if request.several != 0:
             return False
+        if request.head is self.head:
+            return True
         for number in range(NOTED):
             if not (WHO_FIELDS >> number) & 1:
                 continue

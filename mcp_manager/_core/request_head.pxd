@@ -24,7 +24,7 @@ cdef class MessageCheck:
     cdef int begun
     cdef int completed
     cdef int renew(self) except -1
-    cdef bint is_one_message(self, object data, bint keeps_alive) except -1
+    cdef bint is_one_message(self, const char* data, Py_ssize_t size, bint keeps_alive) except -1
 
 
 cdef class RequestHead:
@@ -48,6 +48,11 @@ cdef class RequestHead:
     cdef bint asks_to_upgrade
     # The minor version of HTTP/1.
     cdef int minor
+    # Where the length of the body is in the head.
+    cdef int length_start
+    cdef int length_size
+    cdef Py_ssize_t repeated(self, const char* data, Py_ssize_t size, int64_t* length) noexcept
+    cdef int repeat(self, RequestHead other, const char* data, int64_t length) except -1
     cdef object forget(self)
     cdef bint is_of_session(self) except -1
     cdef int read(self) except -1
@@ -58,6 +63,9 @@ cdef class RequestHead:
 
 # The size of the method at the beginning of a head, with the space after it; 0 if it is none of the three.
 cdef int method_size_of(const char* data, Py_ssize_t size) noexcept
+
+# What later heads are compared with: those of requests whose body has a length. None for other heads.
+cdef RequestHead head_to_repeat(RequestHead head)
 
 # The size of the head with its empty line, 0 if that is not there; ``at`` is where the empty line may begin.
 cdef Py_ssize_t end_of_head(const char* data, Py_ssize_t size, Py_ssize_t at) noexcept

@@ -5,9 +5,11 @@ request. So it gets no callbacks for them: it refuses what is not well-formed, a
 """
 
 cimport cython
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
-from libc.string cimport memchr, memcmp, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from mcp_manager._core.sealing cimport seal
 
@@ -19,6 +21,7 @@ cdef extern from "<strings.h>" nogil:
 cdef enum:
     MAX_FIELDS = 100
     MAX_LENGTH_DIGITS = 18
+    MAX_COPIED = 4096
     # Length of " HTTP/1.1"
     VERSION_SIZE = 9
     # Results of note() and read() besides an HTTP status.
@@ -62,10 +65,14 @@ cdef class MessageCheck:
         self.feed = self.parser.feed_data
         return 0
 
-    cdef bint is_one_message(self, object data, bint keeps_alive) except -1:
+    cdef bint is_one_message(self, const char* data, Py_ssize_t size, bint keeps_alive) except -1:
         self.begun = self.completed = 0
         try:
-            self.feed(data)
+            # A copy of a few bytes costs less than a view of them.
+            self.feed(
+                PyBytes_FromStringAndSize(data, size) if size <= MAX_COPIED
+                else PyMemoryView_FromMemory(<char*> data, size, PyBUF_READ)
+            )
         except Exception:
             self.renew()
             return False
@@ -137,6 +144,43 @@ cdef class RequestHead:
         memset(self.starts, 0, sizeof(self.starts))
         self.several = 0
         self.target_size = 0
+
+    cdef Py_ssize_t repeated(self, const char* data, Py_ssize_t size, int64_t* length) noexcept:
+        """Return the size of the head of data that begins with this head, but for the digits of the length; else 0.
+
+        What was found of this head, and of the framing of the body, is then true of those data as well.
+        """
+        cdef const char* text = PyBytes_AS_STRING(self.head)
+        cdef Py_ssize_t end = PyBytes_GET_SIZE(self.head)
+        cdef int at = self.length_start
+        cdef int rest = at + self.length_size
+        if size < end or memcmp(data, text, at) != 0 or memcmp(data + rest, text + rest, end - rest) != 0:
+            return 0
+        length[0] = 0
+        while at < rest:
+            if not 0x30 <= data[at] <= 0x39:
+                return 0
+            length[0] = length[0] * 10 + (data[at] - 0x30)
+            at += 1
+        return end
+
+    cdef int repeat(self, RequestHead other, const char* data, int64_t length) except -1:
+        """Become what another head is, from data that it is repeated in."""
+        self.head = other.head
+        if length != other.length:
+            self.head = PyBytes_FromStringAndSize(data, PyBytes_GET_SIZE(other.head))
+        memcpy(self.starts, other.starts, sizeof(self.starts))
+        memcpy(self.sizes, other.sizes, sizeof(self.sizes))
+        self.several = other.several
+        self.method_size = other.method_size
+        self.target_size = other.target_size
+        self.length = length
+        self.framing = other.framing
+        self.keeps_alive = other.keeps_alive
+        self.minor = other.minor
+        self.length_start = other.length_start
+        self.length_size = other.length_size
+        return 0
 
     cdef bint is_of_session(self) except -1:
         """Whether it is a GET for an event stream or a DELETE, without a body."""
@@ -241,6 +285,8 @@ cdef class RequestHead:
                 if self.framing != NO_BODY or value_size == 0:
                     return BAD_REQUEST
                 self.framing = SIZED
+                self.length_start = value
+                self.length_size = value_size
                 for at in range(value, value + value_size):
                     if not 0x30 <= text[at] <= 0x39:
                         return BAD_REQUEST
@@ -282,6 +328,15 @@ cdef class RequestHead:
             elif option == b"upgrade":
                 self.asks_to_upgrade = True
         return 0
+
+
+cdef RequestHead head_to_repeat(RequestHead head):
+    cdef RequestHead copy
+    if head.method_size != POST or head.framing != SIZED or not head.keeps_alive or head.expects:
+        return None
+    copy = RequestHead.__new__(RequestHead)
+    copy.repeat(head, PyBytes_AS_STRING(head.head), head.length)
+    return copy
 
 
 cdef int method_size_of(const char* data, Py_ssize_t size) noexcept:

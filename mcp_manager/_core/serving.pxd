@@ -74,6 +74,8 @@ cdef class ServedConnection(PacedReader):
     cdef bint working
     cdef bint write_paused
     cdef Py_ssize_t queued_before
+    # The head of an earlier request that llhttp has checked; the body came with it.
+    cdef RequestHead last_head
     cdef object last_target
     cdef str last_path
     cdef int in_turn
@@ -83,6 +85,7 @@ cdef class ServedConnection(PacedReader):
     cdef int await_for(self, Wait wait) except -1
     cdef object work(self, const char* data, Py_ssize_t size)
     cdef Py_ssize_t take_head(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t take_repeated(self, const char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t take_request(
         self, const char* data, Py_ssize_t size, Py_ssize_t end, ServedRequest request
     ) except -1

@@ -6,9 +6,7 @@ message, how long they may be and take, and in which order responses go out.
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -18,7 +16,7 @@ from mcp_manager._core.http_message cimport room_in
 from mcp_manager._core.http_response cimport (
     CLOSES, KEEPS, UNSAID, Ending, chunk_of, date_line, events_head, refusal, response,
 )
-from mcp_manager._core.request_head cimport CHUNKED, POST, RequestHead, end_of_head, method_size_of
+from mcp_manager._core.request_head cimport CHUNKED, POST, RequestHead, end_of_head, head_to_repeat, method_size_of
 from mcp_manager._core.sealing cimport seal
 from mcp_manager._core.serving_limits cimport ServingLimits
 
@@ -28,14 +26,11 @@ import logging
 cdef enum:
     STORAGE = 65536
     MAX_HEAD = 16384
-    MAX_COPIED = 4096
     # Bytes that may wait behind a request that is being answered.
     MAX_WAITING = 65536
     # Requests of one connection in one event-loop iteration.
     MAX_IN_TURN = 8
     MAX_PIECES = 64
-    # Bytes of chunk sizes, extensions and trailers in a row.
-    MAX_SILENT = 16384
     # A body of known length gets at most this much memory before its bytes arrive.
     FIRST_BLOCK = 262144
     # A shorter response is sent in one piece.
@@ -220,7 +215,7 @@ cdef class ServedConnection(PacedReader):
                         self.pause()
                         break
                 if self.phase == HEAD:
-                    taken = self.take_head(data + at, size - at)
+                    taken = self.take_repeated(data + at, size - at) or self.take_head(data + at, size - at)
                     if taken == 0:
                         break
                 else:
@@ -270,18 +265,31 @@ cdef class ServedConnection(PacedReader):
             return size
         if request.framing != CHUNKED and request.length <= size - end:
             used = end + <Py_ssize_t> request.length
-            if not self.pool.check.is_one_message(
-                PyBytes_FromStringAndSize(data, used) if used <= MAX_COPIED
-                else PyMemoryView_FromMemory(<char*> data, used, PyBUF_READ),
-                request.keeps_alive,
-            ):
+            if not self.pool.check.is_one_message(data, used, request.keeps_alive):
                 self.refuse(400)
             elif request.length > self.pool.limits.max_body:
                 self.refuse(413)
             else:
+                self.last_head = head_to_repeat(request)
                 self.deliver(request, PyBytes_FromStringAndSize(data + end, <Py_ssize_t> request.length))
             return used
         return self.take_request(data, size, end, request)
+
+    cdef Py_ssize_t take_repeated(self, const char* data, Py_ssize_t size) except -1:
+        """Take a whole request whose head is the last one but for the length; return the bytes used up, else 0."""
+        cdef RequestHead last = self.last_head
+        cdef int64_t length = 0
+        cdef Py_ssize_t end = 0 if last is None else last.repeated(data, size, &length)
+        cdef ServedRequest request
+        if end == 0 or length > size - end or length > self.pool.limits.max_body:
+            return 0
+        request = ServedRequest.__new__(ServedRequest)
+        request.repeat(last, data, length)
+        if not self.knows(request):
+            return 0
+        self.searched = 0
+        self.deliver(request, PyBytes_FromStringAndSize(data + end, <Py_ssize_t> length))
+        return end + length
 
     cdef Py_ssize_t take_request(
         self, const char* data, Py_ssize_t size, Py_ssize_t end, ServedRequest request
@@ -327,28 +335,20 @@ cdef class ServedConnection(PacedReader):
         cdef bytes body
         self.received += size
         if self.received == self.request.length:
-            body = self.body
-            self.body = None
+            body, self.body = self.body, None
             self.deliver(self.request, body)
 
     cdef Py_ssize_t take_chunks(self, const char* data, Py_ssize_t size) except -1:
         """Feed a part of a chunked body that ends where the message may end; return its size."""
         cdef ChunkedBody chunks = self.chunks
-        cdef Py_ssize_t part = chunks.cut(data, size if size < MAX_COPIED else MAX_COPIED)
-        chunks.silent += part
-        chunks.pieces += 1
-        try:
-            chunks.feed(PyBytes_FromStringAndSize(data, part))
-        except Exception:
-            self.refuse(413 if chunks.over else 400)
+        cdef Py_ssize_t part = chunks.cut(data, size)
+        cdef int status = chunks.add(data, part)
+        if status != 0:
+            self.refuse(status)
             return size
-        if chunks.over or chunks.size > chunks.limit:
-            self.refuse(413)
-        elif chunks.completed:
+        if chunks.completed:
             self.chunks = None
             self.deliver(self.request, chunks.take())
-        elif chunks.silent > MAX_SILENT:
-            self.refuse(400)
         elif chunks.pieces > MAX_PIECES and self.turns is not None:
             cost_ns = chunks.pieces * PIECE_NS
             chunks.pieces = 0
@@ -506,8 +506,7 @@ cdef class ServedConnection(PacedReader):
         self.pool.wheel.take(self)
         self.pool.connections.discard(self)
         self.leave_turns()
-        self.request = self.chunks = None
-        self.unread = self.body = self.known = None
+        self.request = self.chunks = self.unread = self.body = self.known = self.last_head = None
         if request is not None and request.connection is not None:
             request.connection = None
             on_gone, request.on_gone = request.on_gone, None
@@ -534,9 +533,8 @@ cdef class ServedRequest(RequestHead):
     def reply(self, int status, bytes body not None, bytes fields not None=b""):
         if self.begun:
             raise RuntimeError("the request is answered already")
-        if self.connection is None:
-            return
-        self.write_response(status, body, None, fields)
+        if self.connection is not None:
+            self.write_response(status, body, None, fields)
 
     cdef object write_response(self, int status, bytes body, object rest, bytes fields):
         cdef ServedConnection connection = self.connection
@@ -565,6 +563,7 @@ cdef class ServedRequest(RequestHead):
         self.forget()
         self.body = b""
         if connection is not None:
+            connection.last_head = None
             if self.minor == 0 or connection.pool.draining:
                 self.keeps_alive = False
             connection.write(events_head(fields, connection.pool.current_date(), self.ending(), self.minor == 1))
