@@ -37,6 +37,7 @@ MODULES = (
     "event_stream",
     "paced",
     "response_reader",
+    "recipients",
     "wire",
     "request_head",
     "chunked_body",

@@ -6,6 +6,7 @@ from mcp_manager._core.call_ring cimport CallRing
 from mcp_manager._core.http_message cimport Exchange
 from mcp_manager._core.jsonrpc cimport Message
 from mcp_manager._core.records cimport Backend, Lease, Server
+from mcp_manager._core.recipients cimport Recipient
 from mcp_manager._core.router cimport Router
 from mcp_manager._core.stateless_frame cimport StatelessFrame
 from mcp_manager._core.wire cimport Wire, WirePool
@@ -36,6 +37,7 @@ cdef class Channel:
 cdef class DirectCall:
     cdef readonly Lease lease
     cdef readonly Exchange exchange
+    # None if it was not sent, or if a recipient waits for its reply.
     cdef readonly object future
     cdef Channel channel
     cdef Wire wire
@@ -56,7 +58,7 @@ cdef class CallPath:
     # What begin() does, for compiled code.
     cdef DirectCall start(
         self, Server server, str method, object request, int64_t now_ns, int64_t deadline_ns, uint64_t key,
-        Channel own, Backend its
+        Channel own, Backend its, Recipient recipient
     )
     cdef Exchange framed(self, Channel channel, object request, int64_t deadline_ns)
     # None if it takes the Python call path to finish the call.

@@ -14,6 +14,7 @@ from mcp_manager._core.call_ring cimport CallRing
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.records cimport Backend, Lease, Server
+from mcp_manager._core.recipients cimport Recipient
 from mcp_manager._core.router cimport Router
 from mcp_manager._core.sealing cimport seal
 from mcp_manager._core.tool_calls cimport is_tool_error, name_call
@@ -118,11 +119,11 @@ cdef class CallPath:
         self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns,
         uint64_t key=0, Channel channel=None, Backend backend=None,
     ):
-        return self.start(server, method, request, now_ns, deadline_ns, key, channel, backend)
+        return self.start(server, method, request, now_ns, deadline_ns, key, channel, backend, None)
 
     cdef DirectCall start(
         self, Server server, str method, object request, int64_t now_ns, int64_t deadline_ns, uint64_t key,
-        Channel own, Backend its,
+        Channel own, Backend its, Recipient recipient,
     ):
         cdef DirectCall direct = DirectCall.__new__(DirectCall)
         cdef Lease lease
@@ -161,7 +162,7 @@ cdef class CallPath:
         exchange.began_ns = now_ns
         direct.exchange = exchange
         direct.wire = wire
-        direct.future = wire.transmit(channel.opening, direct.exchange, channel.listener, channel.limit)
+        direct.future = wire.transmit(channel.opening, direct.exchange, channel.listener, channel.limit, recipient)
         return direct
 
     cdef Exchange framed(self, Channel channel, request, int64_t deadline_ns):

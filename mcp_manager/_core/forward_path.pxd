@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint16_t
 from mcp_manager._core.call_path cimport CallPath, DirectCall
 from mcp_manager._core.client_limits cimport RouteUse
 from mcp_manager._core.jsonrpc cimport Message
+from mcp_manager._core.recipients cimport Recipient
 from mcp_manager._core.request_head cimport NOTED
 from mcp_manager._core.serving cimport ServedRequest
 
@@ -65,7 +66,7 @@ cdef class ForwardRoute:
     cdef public RouteUse use
 
 
-cdef class ForwardedCall:
+cdef class ForwardedCall(Recipient):
     cdef ForwardPath path
     cdef readonly ServedRequest incoming
     cdef readonly KnownClient known

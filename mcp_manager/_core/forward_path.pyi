@@ -13,6 +13,7 @@ from typing import Any, Never, Self, final
 from mcp_manager._core.call_path import CallPath, DirectCall
 from mcp_manager._core.client_limits import RouteUse
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.recipients import Recipient
 from mcp_manager._core.serving import ServedRequest
 
 @final
@@ -103,7 +104,7 @@ class ForwardRoute:
     ) -> Self: ...
 
 @final
-class ForwardedCall:
+class ForwardedCall(Recipient):
     """A call that was sent, until its reply is there or the general path goes on with it."""
 
     incoming: ServedRequest
@@ -126,7 +127,7 @@ class ForwardedCall:
 
     def __init__(self, *args: Any, **kwargs: Any) -> Never: ...
     def __call__(self, future: Future[Any]) -> None:
-        """Take the reply that has come; called by the future of the call."""
+        """Take the reply that has come, if a future had to wait for it."""
     def put_off(self, deadline_ns: int) -> int:
         """Return the deadline as it is: nothing puts it off."""
     def hand_over_use(self) -> RouteUse | None:

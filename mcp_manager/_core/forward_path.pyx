@@ -7,11 +7,12 @@ soon as anything else happens than a plain reply, the general path goes on with 
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcmp
 
-from mcp_manager._core.call_path cimport CallPath, Channel
+from mcp_manager._core.call_path cimport CallPath, Channel, DirectCall
 from mcp_manager._core.call_texts cimport (
     META, TASK, TYPE, URIS, CallParams, is_evidently_complete, mentioned, opening_of, read_params, with_members,
 )
@@ -19,6 +20,7 @@ from mcp_manager._core.client_limits cimport RouteUse, audit_line, may_have_fail
 from mcp_manager._core.json_text cimport Range
 from mcp_manager._core.jsonrpc cimport Message, scan_one
 from mcp_manager._core.member_names cimport ID, RESULT_MEMBER
+from mcp_manager._core.recipients cimport Recipient
 from mcp_manager._core.records cimport Backend, Server
 from mcp_manager._core.sealing cimport seal
 from mcp_manager._core.serving cimport ServedRequest
@@ -133,12 +135,38 @@ cdef class ForwardRoute:
 
 
 @cython.final
-@cython.freelist(64)
-cdef class ForwardedCall:
+cdef class ForwardedCall(Recipient):
     def __init__(self):
         raise TypeError("a ForwardedCall comes from a ForwardPath")
 
-    # As the callback of the future
+    # As the recipient of the reply
+
+    cdef object take_reply(self, object reply):
+        """Answer the client if this is a plain reply; leave any other to the callback of a future."""
+        cdef ForwardPath path = self.path
+        cdef Message message = None
+        try:
+            # The connection may have the context of another caller, which must not see what follows.
+            PyContext_Enter(path.context)
+            try:
+                message = path.calls.land(self.direct, reply)
+                if message is not None:
+                    self.answer(message)
+            finally:
+                PyContext_Exit(path.context)
+        except Exception as error:
+            path.failed(self, error)
+            return
+        if message is None:
+            future = self.direct.wire.create_future()
+            self.take_future(future)
+            future.set_result(reply)
+
+    cdef object take_future(self, object future):
+        self.direct.future = future
+        future.add_done_callback(self, context=self.path.context)
+
+    # As the callback of a future
 
     def __call__(self, future):
         cdef Message reply = None
@@ -266,9 +294,12 @@ cdef class ForwardedCall:
     cdef object general(self):
         """Let the general path go on; return what it has made of the call. ``None`` once the call is over."""
         cdef ForwardPath path = self.path
+        cdef DirectCall direct
         if self.sent is None and not self.is_over:
             # Until the end of this method: it may be the last reference.
-            _direct = self.direct
+            direct = self.direct
+            if direct.wire is not None and direct.future is None:
+                direct.future = direct.wire.promise(self)
             path.waiting.discard(self)
             path.quiet.pop(self, None)
             if self.known.fields.is_stateless:
@@ -494,9 +525,9 @@ cdef class ForwardPath:
             if checkout is not None:
                 checkout.release()
             return True
-        call.direct = self.calls.start(record, TOOLS_CALL, sent, now_ns, call.deadline_ns, 0, channel, backend)
+        call.direct = self.calls.start(record, TOOLS_CALL, sent, now_ns, call.deadline_ns, 0, channel, backend, call)
         self.forwarded += 1
-        if call.direct.exchange is None or call.direct.future is None:
+        if call.direct.wire is None:
             call.general()
             return True
         call.direct.exchange.listener = call
@@ -508,7 +539,6 @@ cdef class ForwardPath:
         else:
             call.key = (session, call.id_raw)
             self.running[call.key] = call
-        call.direct.future.add_done_callback(call, context=self.context)
         return True
 
     cdef bint admit(self, ForwardedCall call, int64_t now_ns) except -1:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from mcp_manager._core.deadlines cimport DeadlineWheel
-from mcp_manager._core.http_message cimport Content, Exchange
+from mcp_manager._core.http_message cimport Content, Exchange, GrowingBody
 from mcp_manager._core.paced cimport PacedReader
 
 
@@ -16,8 +16,20 @@ cdef class ResponseReader(PacedReader):
     cdef int64_t length
     cdef bint chunked
     cdef bint encoded
+    # Its body so far, and the most bytes of it.
+    cdef bytes body
+    # A body of unknown length, once it has more than one piece.
+    cdef GrowingBody growing
+    cdef int64_t received
+    cdef Py_ssize_t limit
 
+    # None, or the error that the body is.
+    cdef object take_body(self, bytes chunk)
     cdef bint take_field(self, bytes name, bytes value) except -1
     cdef int forget_fields(self) except -1
     cdef int leave_head(self, Exchange exchange, int status) except -1
     cdef bint is_put_off(self, Exchange exchange, DeadlineWheel wheel) except -1
+
+
+# The error for malformed data; of HTTP that is none from the start, it has the first bytes.
+cdef object objection(error, const char* data, Py_ssize_t size)

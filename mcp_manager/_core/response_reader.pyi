@@ -1,4 +1,4 @@
-"""Reads the head of a response field by field, and keeps the fields that are used."""
+"""Reads the head of a response field by field, keeps the fields that are used, and collects a body."""
 
 from typing_extensions import disjoint_base
 

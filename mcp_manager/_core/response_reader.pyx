@@ -1,13 +1,28 @@
-"""Reads the head of a response field by field, and keeps the fields that are used."""
+"""Reads the head of a response field by field, keeps the fields that are used, and collects a body."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
+from libc.string cimport memcpy
 
 from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange, content_of,
-    is_encoded, kept_name, length_of, make_reply,
+    grow_from, is_encoded, kept_name, length_of, make_reply, new_body,
 )
 from mcp_manager._core.sealing cimport seal
+
+from mcp_manager._core.http_message import MALFORMED as _MALFORMED, OVERSIZE as _OVERSIZE, WireError
+
+cdef enum:
+    MAX_QUOTED = 8
+
+
+cdef object objection(error, const char* data, Py_ssize_t size):
+    if isinstance(error.__context__, MemoryError):
+        return error.__context__
+    if size == 0:
+        return WireError(_MALFORMED, f"{error}")
+    return WireError(_MALFORMED, f"{error} (it begins with {PyBytes_FromStringAndSize(data, min(size, MAX_QUOTED))!r})")
 
 
 cdef class ResponseReader(PacedReader):
@@ -46,6 +61,31 @@ cdef class ResponseReader(PacedReader):
         self.length = -1
         self.chunked = self.encoded = False
         return 0
+
+    cdef object take_body(self, bytes chunk):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(chunk)
+        if self.length < 0:
+            self.received += size
+            if self.received > self.limit:
+                return WireError(_OVERSIZE, "", self.received)
+            if self.growing is not None:
+                self.growing.add(chunk)
+            elif self.body is None:
+                self.body = chunk
+            else:
+                self.growing = grow_from(self.body, chunk)
+                self.body = None
+            return None
+        if self.received == 0 and size == self.length:
+            self.body = chunk
+        elif size > self.length - self.received:
+            return WireError(_MALFORMED, "its body is longer than it said")
+        else:
+            if self.body is None:
+                self.body = new_body(self.length)
+            memcpy(PyBytes_AS_STRING(self.body) + self.received, PyBytes_AS_STRING(chunk), size)
+        self.received += size
+        return None
 
     cdef int leave_head(self, Exchange exchange, int status) except -1:
         """Store what is known of the head in the exchange of a message whose reply will not arrive."""

@@ -4,8 +4,8 @@ from libc.stdint cimport int64_t
 
 from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.event_stream cimport EventStream
-from mcp_manager._core.http_message cimport Exchange, GrowingBody
-from mcp_manager._core.response_reader cimport ResponseReader
+from mcp_manager._core.http_message cimport Exchange
+from mcp_manager._core.recipients cimport AwaitedReader, Recipient
 
 cdef enum State:
     # The value 0: a wire has it before it is attached.
@@ -46,9 +46,8 @@ cdef class WirePool:
     cdef object forget(self, Wire wire)
 
 
-cdef class Wire(ResponseReader):
+cdef class Wire(AwaitedReader):
     cdef WirePool pool
-    cdef object create_future
     cdef object write
     cdef object parser
     cdef object feed
@@ -63,18 +62,12 @@ cdef class Wire(ResponseReader):
     # The server or the network ended it.
     cdef readonly bint broken
     # The exchange under way
-    cdef object future
     cdef Exchange exchange
     cdef object listener
-    cdef Py_ssize_t limit
     cdef bint watch_write
     # Its response
     cdef int status
-    cdef int64_t received
     cdef Py_ssize_t silent
-    cdef bytes body
-    # A body of unknown length, once it has more than one piece.
-    cdef GrowingBody growing
     cdef EventStream events
     # Pieces of the body in the last receive.
     cdef Py_ssize_t pieces
@@ -88,14 +81,14 @@ cdef class Wire(ResponseReader):
     cdef bint asked_parser
     cdef bint kept_alive
 
-    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit)
+    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit, Recipient recipient)
+    cdef object receive(self, Py_ssize_t size)
     cpdef object abandon(self, object future)
     cpdef object close(self)
     cpdef object lost(self, object error)
     cpdef bint has_news(self) except -1
     cdef object replace_parser(self)
     cdef object take_in_place(self, Py_ssize_t size)
-    cdef object take_body(self, bytes chunk)
     cdef object take_events(self, bytes chunk)
     cdef object answer(self, reply)
     cdef object finish(self)
@@ -106,7 +99,6 @@ cdef class Wire(ResponseReader):
     cdef object broke(self, str detail, object cause)
     cdef object learn_from_end(self)
     cdef object fail(self, error)
-    cdef object objection(self, error, Py_ssize_t size)
     cdef object resolve(self, reply)
     cdef object reject(self, error, cause)
     cdef object keep_head(self)

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
+"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to who waits.
 
 llhttp parses, through httptools. This module decides which message may follow which, how long they may be, and whether
 the connection may carry another request.
@@ -12,7 +12,7 @@ from typing_extensions import disjoint_base
 
 from mcp_manager._core.deadlines import DeadlineWheel
 from mcp_manager._core.http_message import Exchange
-from mcp_manager._core.paced import PacedReader
+from mcp_manager._core.recipients import AwaitedReader
 
 class _Listener(Protocol):
     def take_event(self, exchange: Exchange, data: bytes) -> object | None: ...
@@ -98,7 +98,7 @@ class WirePool:
         """Deliver a reply that arrived elsewhere and close its wire; return whether an exchange waited for it."""
 
 @disjoint_base
-class Wire(PacedReader):
+class Wire(AwaitedReader):
     """Carry one exchange at a time over a connection; mix in :class:`asyncio.BufferedProtocol`.
 
     A connection is reused only after a complete response that permits it: never after bytes beyond the response,

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
+"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to who waits.
 
 llhttp parses, through httptools. This module decides which message may follow which, how long they may be, and whether
 the connection may carry another request.
@@ -14,8 +14,9 @@ from libc.string cimport memcpy
 
 from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.event_stream cimport EventStream
-from mcp_manager._core.http_message cimport EVENTS, OTHER, Exchange, grow_from, make_reply, new_body, render, room_in
-from mcp_manager._core.response_reader cimport ResponseReader
+from mcp_manager._core.http_message cimport EVENTS, OTHER, Exchange, make_reply, new_body, render, room_in
+from mcp_manager._core.recipients cimport AwaitedReader, Recipient
+from mcp_manager._core.response_reader cimport objection
 from mcp_manager._core.sealing cimport seal
 
 from httptools import HttpResponseParser
@@ -36,7 +37,6 @@ cdef enum:
     # A body with at least this many bytes left is received in place.
     MIN_DIRECT = 32768
     MAX_COPIED = 4096
-    MAX_QUOTED = 8
     # A request that fits the smallest socket buffer has been sent before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
     # Sweeps that an idle connection survives.
@@ -124,7 +124,7 @@ cdef class WirePool:
     def deliver(self, listener not None, int64_t request_id, reply):
         cdef Wire wire
         for wire in self.wires:
-            if wire.listener is listener and wire.future is not None and wire.exchange.request_id == request_id:
+            if wire.listener is listener and wire.is_awaited() and wire.exchange.request_id == request_id:
                 wire.resolve(reply)
                 wire.forget_exchange()
                 # What it still brings belongs to no request.
@@ -161,7 +161,7 @@ cdef class WirePool:
             self.group.idle -= 1
 
 
-cdef class Wire(ResponseReader):
+cdef class Wire(AwaitedReader):
     def __init__(self, WirePool pool not None, create_future):
         if self.pool is not None:
             raise RuntimeError("the wire has a pool already")
@@ -190,14 +190,14 @@ cdef class Wire(ResponseReader):
         return self.state == CLOSED
 
     def send(self, bytes head not None, Exchange exchange not None, listener, Py_ssize_t limit):
-        return self.transmit(head, exchange, listener, limit)
+        return self.transmit(head, exchange, listener, limit, None)
 
-    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit):
+    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit, Recipient recipient):
         cdef bytes request
         if self.state != IDLE:
             raise RuntimeError("the connection carries another exchange")
         request = render(head, exchange.fields, exchange.frame)
-        self.future = future = self.create_future()
+        future = self.expect(recipient)
         self.exchange = exchange
         self.listener = listener
         self.limit = limit
@@ -254,6 +254,15 @@ cdef class Wire(ResponseReader):
         return self.pool.view if not self.in_turns else self.pool.view[:MAX_IN_TURN]
 
     def buffer_updated(self, Py_ssize_t size):
+        self.receiving = True
+        try:
+            self.receive(size)
+        finally:
+            self.receiving = False
+            if self.due is not None:
+                self.hand_over()
+
+    cdef object receive(self, Py_ssize_t size):
         cdef char* received
         if self.state == CLOSED:
             return
@@ -268,12 +277,12 @@ cdef class Wire(ResponseReader):
             # Nothing was requested.
             self.close()
             return
+        received = PyByteArray_AS_STRING(self.pool.storage)
         self.silent += size
         self.pieces = 0
         if self.events is not None:
             self.events.used_up = False
         try:
-            received = PyByteArray_AS_STRING(self.pool.storage)
             # A copy of a few bytes costs less than a view of them.
             if size <= MAX_COPIED:
                 self.feed(PyBytes_FromStringAndSize(received, size))
@@ -285,21 +294,12 @@ cdef class Wire(ResponseReader):
                 if self.finished:
                     self.close()
                 else:
-                    self.fail(self.objection(error, size))
+                    self.fail(objection(error, received, size if self.state == WAITING and self.silent == size else 0))
             return
         if self.pieces > MAX_PIECES and not self.paused and not self.finished and self.turns is not None:
             if self.state != CLOSED and not self.turns.spend(self.pieces * PIECE_NS):
                 self.pause()
         self.settle()
-
-    cdef object objection(self, error, Py_ssize_t size):
-        """Return the error for malformed data, with its first bytes if it is not HTTP from the start."""
-        if isinstance(error.__context__, MemoryError):
-            return error.__context__
-        if self.state != WAITING or self.silent != size:
-            return WireError(_MALFORMED, f"{error}")
-        begin = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.pool.storage), min(size, MAX_QUOTED))
-        return WireError(_MALFORMED, f"{error} (it begins with {begin!r})")
 
     def eof_received(self):
         if not self.paused:
@@ -369,7 +369,9 @@ cdef class Wire(ResponseReader):
         self.silent = 0
         self.pieces += 1
         if self.state == BODY:
-            self.take_body(chunk)
+            error = self.take_body(chunk)
+            if error is not None:
+                self.fail(error)
         elif self.state == STREAM or self.state == ENDING:
             self.take_events(chunk)
 
@@ -399,32 +401,6 @@ cdef class Wire(ResponseReader):
         self.replace_parser()
         self.finish()
         self.settle()
-
-    cdef object take_body(self, bytes chunk):
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(chunk)
-        if self.length < 0:
-            self.received += size
-            if self.received > self.limit:
-                self.fail(WireError(_OVERSIZE, "", self.received))
-                return
-            if self.growing is not None:
-                self.growing.add(chunk)
-            elif self.body is None:
-                self.body = chunk
-            else:
-                self.growing = grow_from(self.body, chunk)
-                self.body = None
-            return
-        if self.received == 0 and size == self.length:
-            self.body = chunk
-        elif size > self.length - self.received:
-            self.fail(WireError(_MALFORMED, "its body is longer than it said"))
-            return
-        else:
-            if self.body is None:
-                self.body = new_body(self.length)
-            memcpy(PyBytes_AS_STRING(self.body) + self.received, PyBytes_AS_STRING(chunk), size)
-        self.received += size
 
     cdef object take_events(self, bytes chunk):
         """Handle the events in a chunk, or those that waited for a time slice."""
@@ -558,17 +534,14 @@ cdef class Wire(ResponseReader):
         self.close()
 
     cdef object resolve(self, reply):
-        future = self.future
-        self.future = None
         self.pool.wheel.take(self)
-        if future is not None and not future.done():
-            future.set_result(reply)
+        self.fulfil(reply)
 
     cdef object reject(self, error, cause):
-        future = self.future
+        future = self.waiting()
         self.keep_head()
         self.forget_exchange()
-        if future is not None and not future.done():
+        if future is not None:
             if cause is not None:
                 error.__cause__ = cause
             if self.events is not None and type(error) is WireError:
@@ -582,7 +555,7 @@ cdef class Wire(ResponseReader):
             self.leave_head(self.exchange, self.status if self.state == BODY else self.parser.get_status_code())
 
     cdef object forget_exchange(self):
-        self.future = None
+        self.future = self.recipient = None
         self.exchange = None
         self.listener = None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -130,6 +132,42 @@ async def test_a_connection_of_several_clients(site: Site) -> None:
         for _ in range(2):
             assert await status_of(second, **mine) == (404, False)
             assert await status_of(anna, **mine) == (200, True)
+
+
+async def test_calls_that_a_client_sends_at_once_are_answered_in_order(site: Site) -> None:
+    """The answer to each lets the next one go, on the connection to the server that has just become free."""
+    anna = await site.client("anna")
+    await site.forwarded(anna, "crm__find")
+    url = urlsplit(anna.url)
+    fields = {"Host": url.netloc, "Content-Type": "application/json", **site.http["anna"].headers, **anna.headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+
+    def request(number: int) -> bytes:
+        params = {"name": "crm__find", "arguments": {"text": "x" * number}}
+        body = json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
+        return f"POST {url.path} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+
+        async def answer() -> Any:
+            async with asyncio.timeout(10):
+                answered = await reader.readuntil(b"\r\n\r\n")
+                size = int(answered.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+                return json.loads(await reader.readexactly(size))
+
+        writer.write(request(0) + request(1))
+        assert [(await answer())["id"] for _ in range(2)] == [0, 1]
+        before = site.path.forwarded
+        writer.write(b"".join(map(request, range(2, 20))))
+        replies = [await answer() for _ in range(2, 20)]
+        assert [(each["id"], text_of(each)) for each in replies] == [(number, "find") for number in range(2, 20)]
+        assert site.path.forwarded == before + 18
+        # It goes while its calls are under way.
+        writer.write(b"".join(map(request, range(20, 25))))
+    finally:
+        writer.close()
+    await site.forwarded(anna, "crm__find")
 
 
 async def test_stateless_clients_and_wrapped_calls(site: Site) -> None:
