@@ -6,6 +6,7 @@ from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.event_stream cimport EventStream
 from mcp_manager._core.http_message cimport Exchange
 from mcp_manager._core.recipients cimport AwaitedReader, Recipient
+from mcp_manager._core.response_reader cimport KnownHead
 
 cdef enum State:
     # The value 0: a wire has it before it is attached.
@@ -34,6 +35,8 @@ cdef class WirePool:
     # The loop's read budget, which bounds the reading of floods; None sets no bound.
     cdef object turns
     cdef list unused
+    # The head of a response that the parser has found to be one.
+    cdef KnownHead known
     cdef readonly set wires
     # Sweeps during which every wire is checked before it is used again.
     cdef int wary
@@ -83,6 +86,7 @@ cdef class Wire(AwaitedReader):
 
     cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit, Recipient recipient)
     cdef object receive(self, Py_ssize_t size)
+    cdef bint repeats(self, const char* received, Py_ssize_t size) except -1
     cpdef object abandon(self, object future)
     cpdef object close(self)
     cpdef object lost(self, object error)

@@ -16,7 +16,7 @@ from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.event_stream cimport EventStream
 from mcp_manager._core.http_message cimport EVENTS, OTHER, Exchange, make_reply, new_body, render, room_in
 from mcp_manager._core.recipients cimport AwaitedReader, Recipient
-from mcp_manager._core.response_reader cimport objection
+from mcp_manager._core.response_reader cimport KnownHead, known_head, objection
 from mcp_manager._core.sealing cimport seal
 
 from httptools import HttpResponseParser
@@ -264,6 +264,7 @@ cdef class Wire(AwaitedReader):
 
     cdef object receive(self, Py_ssize_t size):
         cdef char* received
+        cdef bint begins
         if self.state == CLOSED:
             return
         if not 0 <= size <= (
@@ -278,6 +279,10 @@ cdef class Wire(AwaitedReader):
             self.close()
             return
         received = PyByteArray_AS_STRING(self.pool.storage)
+        begins = self.state == WAITING and self.silent == 0
+        if begins and self.repeats(received, size):
+            self.settle()
+            return
         self.silent += size
         self.pieces = 0
         if self.events is not None:
@@ -299,7 +304,24 @@ cdef class Wire(AwaitedReader):
         if self.pieces > MAX_PIECES and not self.paused and not self.finished and self.turns is not None:
             if self.state != CLOSED and not self.turns.spend(self.pieces * PIECE_NS):
                 self.pause()
+        if begins and self.finished and self.reusable and self.state == BODY and not self.chunked and not self.early:
+            self.pool.known = known_head(received, size, self.status, self)
         self.settle()
+
+    cdef bint repeats(self, const char* received, Py_ssize_t size) except -1:
+        """Take a whole response if its head is known, apart from the length; return whether it is."""
+        cdef KnownHead known = self.pool.known
+        cdef Py_ssize_t begin = 0 if known is None else known.size_of(received, size)
+        if begin == 0 or size - begin > self.limit:
+            return False
+        self.recall(known)
+        self.status = known.status
+        self.body = PyBytes_FromStringAndSize(received + begin, size - begin)
+        self.state = BODY
+        # The parser has seen nothing of it, and goes on with the next response.
+        self.kept_alive = self.asked_parser = True
+        self.finish()
+        return True
 
     def eof_received(self):
         if not self.paused:
