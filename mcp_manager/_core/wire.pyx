@@ -421,6 +421,8 @@ cdef class Wire(AwaitedReader):
             self.early = True
         # The parser has not seen these bytes, so its state is no longer valid.
         self.replace_parser()
+        # The transport still refers to the body. A recipient would have to copy it now.
+        self.receiving = False
         self.finish()
         self.settle()
 
