@@ -96,7 +96,7 @@ cdef class ForwardedCall(Recipient):
     cdef object general(self)
     cdef object answer(self, Message reply)
     cdef int let_go(self) except -1
-    cdef int end_use(self, bytes body, object rest) except -1
+    cdef int end_use(self, bytes body) except -1
     cdef bytes opening(self, Message reply)
     cdef bytes adapted(self, Message reply)
 

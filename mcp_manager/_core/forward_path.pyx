@@ -17,6 +17,7 @@ from mcp_manager._core.call_texts cimport (
     META, TASK, TYPE, URIS, CallParams, is_evidently_complete, mentioned, opening_of, read_params, with_members,
 )
 from mcp_manager._core.client_limits cimport RouteUse, audit_line, may_have_failed
+from mcp_manager._core.http_message cimport lend_body
 from mcp_manager._core.json_text cimport Range
 from mcp_manager._core.jsonrpc cimport Message, scan_one
 from mcp_manager._core.member_names cimport ID, RESULT_MEMBER
@@ -198,8 +199,9 @@ cdef class ForwardedCall(Recipient):
             body = self.adapted(reply)
         else:
             rest = PyMemoryView_FromObject(reply.data)[self.goes_on:reply.whole.end]
+            lend_body(reply.data)
         path.count(self.known.fields)
-        self.end_use(body, rest)
+        self.end_use(body)
         if incoming.connection is not None and not incoming.begun:
             incoming.write_response(200, body, rest, self.known.fields.fields)
 
@@ -265,7 +267,7 @@ cdef class ForwardedCall(Recipient):
         self.direct = None
         return 0
 
-    cdef int end_use(self, bytes body, object rest) except -1:
+    cdef int end_use(self, bytes body) except -1:
         """Take note that it no longer uses the limits, and write its line of the audit log."""
         cdef RouteUse counted = self.counted
         cdef object audit

@@ -69,6 +69,8 @@ cdef bytes render(bytes head, bytes fields, bytes body)
 # The memory of one finished long body is kept for the next one.
 cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)
+# The same, once nothing else refers to the body: it is still being sent.
+cdef object lend_body(bytes body)
 cdef GrowingBody grow_from(bytes first, bytes second)
 cdef bint is_unshared(PyObject* data) noexcept
 # A writable view of a part of a body; the view keeps the body alive.

@@ -288,13 +288,16 @@ cdef bytes render(bytes head, bytes fields, bytes body):
 
 
 cdef bytes spare = None
+cdef bytes lent = None
 cdef Py_ssize_t spare_capacity = 0
 
 
 cdef bytes new_body(Py_ssize_t size):
     """Return room for a body, in the memory of the last recycled one if it has about that length."""
     global spare
-    cdef bytes body = spare
+    cdef bytes body
+    take_back()
+    body = spare
     if body is None or size > spare_capacity or size < spare_capacity // 2:
         return PyBytes_FromStringAndSize(NULL, size)
     spare = None
@@ -313,9 +316,25 @@ cdef object recycle_body(bytes body):
         spare_capacity = size
 
 
+cdef object lend_body(bytes body):
+    global lent
+    if MIN_RECYCLED <= PyBytes_GET_SIZE(body) <= MAX_RECYCLED:
+        take_back()
+        lent = body
+
+
+cdef object take_back():
+    """Recycle the body that was lent, if it has been sent."""
+    global lent
+    cdef bytes body
+    if lent is not None and Py_REFCNT(<PyObject*> lent) == 1:
+        body, lent = lent, None
+        recycle_body(body)
+
+
 def drop_spare():
-    global spare
-    spare = None
+    global spare, lent
+    spare = lent = None
 
 
 @cython.final

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from mcp_manager._core.chunked_body cimport ChunkedBody, new_chunked_body
 from mcp_manager._core.deadlines cimport DeadlineWheel
-from mcp_manager._core.http_message cimport room_in
+from mcp_manager._core.http_message cimport lend_body, room_in
 from mcp_manager._core.http_response cimport (
     CLOSES, KEEPS, UNSAID, Ending, chunk_of, date_line, events_head, refusal, response,
 )
@@ -540,6 +540,7 @@ cdef class ServedRequest(RequestHead):
         cdef ServedConnection connection = self.connection
         cdef Py_ssize_t size = PyBytes_GET_SIZE(body) + (0 if rest is None else len(rest))
         if rest is None and size > MAX_JOINED:
+            lend_body(body)
             body, rest = b"", body
         if connection.pool.draining:
             self.keeps_alive = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,40 @@ async def test_large_replies_in_the_terms_of_the_client(site: Site, monkeypatch:
         reply = await site.stateless("anna", "find", "/servers/crm/mcp")
         assert reply == {"jsonrpc": "2.0", "id": "é", "result": {**result, "resultType": "complete"}}
     assert site.path.forwarded == before + 1 + len(results)
+
+
+async def test_a_reply_that_its_client_does_not_read_yet_stays_as_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory of a long reply is used again, but not before it is sent."""
+    crm = site.servers["crm"]
+
+    def result(request: Any) -> Any:
+        text = request.params["arguments"]["text"] * 4_000_000
+        return crm._reply(request, {"content": [{"type": "text", "text": text}]})
+
+    anna = await site.client("anna")
+    await site.forwarded(anna, "crm__find")
+    monkeypatch.setattr(crm, "_result", result)
+    url = urlsplit(anna.url)
+    fields = {"Host": url.netloc, "Content-Type": "application/json", **site.http["anna"].headers, **anna.headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    params = {"name": "crm__find", "arguments": {"text": "a"}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, (url.hostname, url.port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+    try:
+        for _ in range(2):
+            before = site.path.forwarded
+            writer.write(f"POST {url.path} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            answered = (await reader.readuntil(b"\r\n\r\n")).lower()
+            for text in ("b", "c"):
+                assert text_of(await call(anna, "crm__find", text=text)) == text * 4_000_000
+            size = int(answered.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            assert text_of(json.loads(await reader.readexactly(size))) == "a" * 4_000_000
+        assert site.path.forwarded == before + 3
+    finally:
+        writer.close()
