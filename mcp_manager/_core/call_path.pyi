@@ -101,7 +101,10 @@ class DirectCall:
 
     @property
     def future(self) -> asyncio.Future[Any] | None:
-        """The reply as of :meth:`Wire.send`; ``None`` if nothing was sent yet, or the call was abandoned."""
+        """The reply as of :meth:`Wire.send`; ``None`` if nothing was sent yet, or the call was abandoned.
+
+        It is also ``None`` while a forwarded call waits for its reply without a future.
+        """
 
     @property
     def session(self) -> Any:

@@ -57,6 +57,10 @@ _ELSEWHERE: Final = {
         "tests/unit/core/wire",
         "tests/integration/transports/http/test_http_sse.py",
     ),
+    "recipients": (
+        "tests/integration/gateway/test_forward_path.py",
+        "tests/integration/gateway/test_sent_requests.py",
+    ),
     "response_reader": (*_STREAMS, "tests/unit/core/wire", "tests/integration/transports/http/test_faults.py"),
     "call_path": (
         "tests/integration/runtime/test_blocked_loop.py",
