@@ -54,6 +54,7 @@ MODULES = (
     "call_path",
     "call_texts",
     "client_limits",
+    "known_calls",
     "forward_path",
     "permanence",
 )

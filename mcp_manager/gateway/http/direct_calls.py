@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_manager._core.forward_path import ForwardedCall, ForwardPath, ForwardRoute, KnownFields
+from mcp_manager._core.forward_path import ForwardedCall, ForwardPath
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.known_calls import ForwardRoute, KnownFields
 from mcp_manager._core.serving import ServedRequest
 from mcp_manager.gateway import failures
 from mcp_manager.gateway.client import ANONYMOUS, Client
