@@ -2,6 +2,8 @@
 
 from typing import Any, Self, final
 
+from typing_extensions import disjoint_base
+
 __pyx_capi__: dict[str, object]
 
 @final
@@ -34,6 +36,7 @@ class Counter:
     def most_streams(self) -> int:
         """The most open streams; 0 for any number."""
 
+@disjoint_base
 class UseCounts:
     """What one principal uses at all endpoints."""
 

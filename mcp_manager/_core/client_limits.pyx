@@ -8,7 +8,7 @@ from libc.string cimport memcpy, strncmp
 
 from mcp_manager._core.allowance cimport RateLimiter, rate_take
 
-from datetime import UTC, datetime
+from datetime import UTC as _UTC, datetime
 
 cdef enum:
     # The time at the beginning of a line, and the numbers at its end; both are shorter.
@@ -117,7 +117,7 @@ cdef bytes audit_line(int64_t at_ns, bytes line, int64_t duration_ns, Py_ssize_t
     cdef char* text
     if at_ns // NS_PER_S != known_s:
         known_s = at_ns // NS_PER_S
-        known_text = datetime.fromtimestamp(known_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        known_text = datetime.fromtimestamp(known_s, _UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
     time_size = snprintf(
         time, LONGEST_TIME, b'{"time":"%.32s.%03dZ"', PyBytes_AS_STRING(known_text),
         <int> (at_ns // 1_000_000 % 1000),

@@ -21,7 +21,8 @@ cdef class ForwardedCall(Recipient):
     cdef readonly DirectCall direct
     # The use of the client's own session; None if the session is shared.
     cdef readonly object checkout
-    # What it counts in, until it is over or the general path goes on with it; None if it is not counted, or by ``usage``.
+    # What it counts in, until it is over or the general path goes on with it; None if it is not counted, or by
+    # ``usage``.
     cdef readonly RouteUse counted
     # What it uses of the limits, and says in the audit log, if Python code finds that out; else None.
     cdef readonly object usage

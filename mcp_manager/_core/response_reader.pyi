@@ -6,6 +6,8 @@ from typing_extensions import disjoint_base
 
 from mcp_manager._core.paced import PacedReader
 
+__pyx_capi__: dict[str, object]
+
 @disjoint_base
 class ResponseReader(PacedReader):
     """Keep the fields of a response's head until the body has arrived."""

@@ -1,7 +1,7 @@
 """Reads the head of a response field by field, keeps the fields that are used, and collects a body.
 
-Most responses of a server begin with the same head. What llhttp has found of it, and of the framing of the body, is true
-of every response with these bytes, whatever the length of the body is: such a response needs no parser.
+Most responses of a server begin with the same head. What llhttp has found of it, and of the framing of the body, is
+true of every response with these bytes, whatever the length of the body is: such a response needs no parser.
 """
 
 cimport cython

@@ -10,7 +10,6 @@ from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
 
 from mcp_manager._core.deadlines cimport DeadlineWheel
 from mcp_manager._core.event_stream cimport EventStream

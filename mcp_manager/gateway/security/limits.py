@@ -97,6 +97,8 @@ class Account(UseCounts):
     """
 
     __slots__ = ("_known", "_limits", "_scopes", "counters", "generation", "principal")
+    epoch: object
+    streams: int
 
     def __init__(self, limits: Limits, principal: Principal) -> None:
         self._limits = limits
