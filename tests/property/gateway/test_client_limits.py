@@ -17,18 +17,20 @@ from mcp_manager.gateway.security import audit_lines
 from mcp_manager.gateway.security.audit_lines import AuditLine
 
 SECOND = 1_000_000_000
+# Their intervals are whole nanoseconds, so that the model is exact.
+RATES = (0.0, 0.25, 0.5, 1.0)
 
 
 class Counts(RuleBasedStateMachine):
     """Requests of one principal that several limits count, at a virtual time."""
 
     @initialize(
-        limits=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)), max_size=3),
+        limits=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(RATES), st.integers(1, 3)), max_size=3),
         most=st.integers(0, 4),
         workers=st.integers(1, 2),
     )
-    def begin(self, limits: list[tuple[int, int, int]], most: int, workers: int) -> None:
-        self.configs = [ClientLimitConfig(max_concurrent=a, rate=b / 4, burst=c) for a, b, c in limits]
+    def begin(self, limits: list[tuple[int, float, int]], most: int, workers: int) -> None:
+        self.configs = [ClientLimitConfig(max_concurrent=a, rate=b, burst=c) for a, b, c in limits]
         self.counters = tuple(Counter(each, workers) for each in self.configs)
         self.workers, self.most = workers, most
         self.account = UseCounts()
