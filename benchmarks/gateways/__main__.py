@@ -173,6 +173,8 @@ async def compare(
                     subject = Subject(name, label, child)
                     subjects.append(subject)
                     await subject.open(stateless=stateless)
+            if not subjects:
+                return
             base = {subject.label: memory_kb(subject.child.pid, "VmHWM") for subject in subjects}
             for number in range(args.rounds + 1):
                 for subject in list(subjects):

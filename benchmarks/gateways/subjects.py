@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.gateways.secured import SECURED, serving
 
@@ -97,6 +98,54 @@ async def large_gateway(tools: str) -> None:
             await (await _lines()).read()
 
 
+class _Relay(asyncio.Protocol):
+    """One side of a connection that is passed on."""
+
+    def __init__(self, other: _Relay | None = None) -> None:
+        self.other = other
+        self.transport: asyncio.Transport | None = None
+        self.early: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # that of a TCP connection can write
+        for data in self.early:
+            transport.write(data)  # type: ignore[attr-defined]
+
+    def send(self, data: bytes) -> None:
+        if self.transport is None:
+            self.early.append(data)
+        else:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        assert self.other is not None
+        self.other.send(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+
+async def relay(backend: str) -> None:
+    """Pass bytes on, and look at none: what the additional hop costs by itself."""
+    loop, opening = asyncio.get_running_loop(), set[asyncio.Task[Any]]()
+    parts = urlsplit(backend)
+    host, port = parts.hostname or "", parts.port or 80
+
+    def accepted() -> _Relay:
+        client = _Relay()
+        client.other = _Relay(client)
+        task = loop.create_task(loop.create_connection(lambda: client.other or _Relay(), host, port))
+        opening.add(task)
+        task.add_done_callback(opening.discard)
+        return client
+
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
+    _tell(url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{parts.path}")
+    await (await _lines()).read()
+    server.close()
+
+
 async def plain_proxy(backend: str) -> None:
     """A reverse proxy of aiohttp that knows nothing of MCP."""
     import aiohttp  # noqa: PLC0415 - as above
@@ -159,11 +208,12 @@ SUBJECTS: dict[str, Callable[[str], Awaitable[None]]] = {
     "gateway": gateway,
     "large gateway": large_gateway,
     **{f"gateway: {parts}": partial(secured_gateway, parts) for parts in SECURED},
+    "relay": relay,
     "aiohttp proxy": plain_proxy,
     "fastmcp proxy": fastmcp_proxy,
 }
 
-COMPARED = ("execute_raw", "gateway", "aiohttp proxy", "fastmcp proxy")
+COMPARED = ("execute_raw", "relay", "gateway", "aiohttp proxy", "fastmcp proxy")
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ __all__ = ["AuditLog", "Entry"]
 _log = logging.getLogger(__name__)
 
 # Lines are written together: a thread that woke for each of them would cost more than the line.
-_GATHERED_S: Final = 0.05
+_GATHERED_S: Final = 0.2
+# Not so long if this share of the queue is taken.
+_SHARE_OF_MANY: Final = 8
 # The thread lets go of the interpreter after so many, of which one that is still to be made counts as many.
 _AT_ONCE: Final = 1_024
 _WORK_OF_ONE: Final = 32
@@ -51,10 +53,12 @@ class AuditLog:
         assert config.path is not None
         self.arguments: bool = config.arguments
         self._most = config.max_queue
+        self._many = max(config.max_queue // _SHARE_OF_MANY, 1)
         self._file = AuditFile(config.path)
         self._queue: deque[Entry | bytes] = deque()
         # Set while the thread has something to do, or is to end.
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._end = threading.Event()
         self._drained = threading.Condition()
         self._is_asleep = True
@@ -108,6 +112,8 @@ class AuditLog:
         if self._is_asleep:
             self._is_asleep = False
             self._wake.set()
+        elif len(queue) == self._many:
+            self._hurry.set()
 
     def reopen(self) -> None:
         """Open the file anew before the next line, as after it was renamed."""
@@ -124,6 +130,7 @@ class AuditLog:
         if thread is None:
             return
         self._end.set()
+        self._hurry.set()
         self._wake.set()
         await in_thread(lambda: thread.join(_END_S), "mcp-manager audit end")
         if thread.is_alive():
@@ -146,17 +153,19 @@ class AuditLog:
 
     def _flush(self) -> None:
         with self._drained:
+            self._hurry.set()
             self._wake.set()
             while not self._is_asleep or self._queue:
                 if not self._drained.wait(_GATHERED_S):
+                    self._hurry.set()
                     self._wake.set()
 
     def _run(self) -> None:
         while True:
             self._wake.wait()
             self._wake.clear()
-            if not self._end.is_set():
-                self._end.wait(_GATHERED_S)
+            self._hurry.wait(_GATHERED_S)
+            self._hurry.clear()
             self._write_all()
             self._is_asleep = True
             if self._queue:
