@@ -195,7 +195,7 @@ class Service:
     def _tell_of_calls(self) -> None:
         if self._gateway.under_way:
             _log.warning(
-                "%d requests are running: the gateway waits up to %g s for them; a second signal ends it at once",
+                "requests still running: %d; the gateway waits up to %g s for them; a second signal ends it at once",
                 self._gateway.under_way,
                 self._gateway.serve.drain_timeout_s,
             )

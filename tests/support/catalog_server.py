@@ -83,6 +83,8 @@ class CatalogServer(ScriptedServer):
                 result = {"content": [{"type": "text", "text": params["name"]}]}
                 return self._reply(request, params.get("arguments", {}).get("result", result))
             case "prompts/get":
+                if not any(each["name"] == params["name"] for each in self.lists.get("prompts", ())):
+                    return self._unknown(request, f"Unknown prompt: {params['name']}")
                 return self._reply(request, {"messages": [], "description": params["name"]})
             case "resources/read":
                 if not self._has(params["uri"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ __all__ = [
 SUPPORTED: Final = (LATEST_STATELESS_REVISION,)
 """The revisions that requests of this era may name."""
 
+_REVISION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NO_REVISION: Final = "(not a date)"
 _KEY: Final = "io.modelcontextprotocol/"
 _OWN: Final = {"source": "gateway"}
 _REMOVED: Final = frozenset({INITIALIZE, PING, SET_LOG_LEVEL, SUBSCRIBE, UNSUBSCRIBE, "tasks/result", "tasks/list"})
@@ -145,9 +148,11 @@ def read_request(message: Message, incoming: Incoming | None, principal: str) ->
 
 
 def _unsupported(version: str) -> RpcError:
-    """Return the error for a protocol revision that the gateway does not know."""
-    data = {"supported": list(SUPPORTED), "requested": version}
-    return RpcError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {version:.40}", data)
+    """Return the error for a protocol revision that the gateway does not know; it repeats nothing but revisions."""
+    # Anything else may be a secret that was sent in the wrong field.
+    requested = version if _REVISION.fullmatch(version) else _NO_REVISION
+    data = {"supported": list(SUPPORTED), "requested": requested}
+    return RpcError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {requested}", data)
 
 
 def check_method(method: str, asked: Asked) -> None:

@@ -156,7 +156,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             pass
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
-        assert "requests under way: 1; waiting for 30 s at most" in process.stderr.readline()
+        assert "requests still running: 1; the gateway waits up to 30 s" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 1
         calling.join(20)
