@@ -128,7 +128,8 @@ class ServingModel(RuleBasedStateMachine):
             self.events = self.site.requests[-1].open_events()
             self.stream = True
         self.events.send(b"data: x\n\n")
-        if ends:
+        # A client that reads too slowly has been cut off, and the request was told so.
+        if ends and self.alive:
             self.stream = False
             self.answered += 1
             self.events.end()
