@@ -42,8 +42,9 @@ __all__ = [
 SUPPORTED: Final = (LATEST_STATELESS_REVISION,)
 """The revisions that requests of this era may name."""
 
-_REVISION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_NO_REVISION: Final = "(not a date)"
+# What a protocol version may look like, whether there is such a version or not.
+_VERSION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
+_NO_VERSION: Final = "(not a protocol version)"
 _KEY: Final = "io.modelcontextprotocol/"
 _OWN: Final = {"source": "gateway"}
 _REMOVED: Final = frozenset({INITIALIZE, PING, SET_LOG_LEVEL, SUBSCRIBE, UNSUBSCRIBE, "tasks/result", "tasks/list"})
@@ -148,9 +149,9 @@ def read_request(message: Message, incoming: Incoming | None, principal: str) ->
 
 
 def _unsupported(version: str) -> RpcError:
-    """Return the error for a protocol revision that the gateway does not know; it repeats nothing but revisions."""
-    # Anything else may be a secret that was sent in the wrong field.
-    requested = version if _REVISION.fullmatch(version) else _NO_REVISION
+    """Return the error for a protocol version that the gateway does not know, with that version (2026-07-28, lifecycle)."""
+    # What is longer may be a secret that was sent in the wrong field.
+    requested = version if _VERSION.fullmatch(version) else _NO_VERSION
     data = {"supported": list(SUPPORTED), "requested": requested}
     return RpcError(UNSUPPORTED_VERSION, f"Unsupported protocol version: {requested}", data)
 

@@ -108,6 +108,13 @@ def test_an_unknown_revision_is_told_without_an_envelope_too(version: str, code:
     assert code == -32602 or failure.data["requested"] == version
 
 
+def test_what_is_no_version_is_not_repeated() -> None:
+    key = "mcpm_" + 50 * "x"
+    failure = refusal(message(name="a"), sent(mcp_protocol_version=key))
+    assert failure.code == -32022
+    assert key not in f"{failure} {failure.data}"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
