@@ -73,7 +73,7 @@ class UseCounts:
 
 @final
 class RouteUse:
-    """What the calls of one route count in, and what the audit log says of them.
+    """The limits that count the calls of one route, and the middle of their audit lines.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ class RouteUse:
     limits_epoch, audit
         It holds as long as these are in force, and the account has the same ``epoch``.
     line
-        What the audit log says of a call that was answered, between its time and its numbers; ``None`` if that has to be
-        found out for each call.
+        The audit line of a call that was answered, from after its time to before its numbers; ``None`` if it differs
+        from call to call.
     """
 
     def __new__(
@@ -105,8 +105,8 @@ class RouteUse:
         """The client."""
 
     @property
-    def account(self) -> UseCounts:
-        """What its principal uses."""
+    def account(self) -> Any:
+        """What its principal uses: the account that was given."""
 
     @property
     def counters(self) -> tuple[Counter, ...]:
@@ -123,7 +123,7 @@ def answered_line(at_ns: int, line: bytes, duration_ns: int, size_in: int, size_
     at_ns
         When it came, in nanoseconds since the epoch.
     line
-        What it says between its time and its numbers: members of JSON, each after a comma.
+        What is between its time and its numbers: members of JSON, each after a comma.
     duration_ns
         Nanoseconds from the request to the reply.
     size_in, size_out

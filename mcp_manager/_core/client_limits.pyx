@@ -116,8 +116,10 @@ cdef bytes audit_line(int64_t at_ns, bytes line, int64_t duration_ns, Py_ssize_t
     cdef bytes made
     cdef char* text
     if at_ns // NS_PER_S != known_s:
+        text_of_second = datetime.fromtimestamp(at_ns // NS_PER_S, _UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        # Together: another thread may serve as well.
         known_s = at_ns // NS_PER_S
-        known_text = datetime.fromtimestamp(known_s, _UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        known_text = text_of_second
     time_size = snprintf(
         time, LONGEST_TIME, b'{"time":"%.32s.%03dZ"', PyBytes_AS_STRING(known_text),
         <int> (at_ns // 1_000_000 % 1000),

@@ -1,7 +1,8 @@
-"""What calls on the compiled forward path count in, and what the audit log says of them.
+"""Limits and audit lines of calls on the compiled forward path.
 
-Compiled code counts a call that its limits admit, and writes the line of one that was answered. Everything else is found
-out here: what the calls of a route count in, which limit refuses a call, and what a line says that is not as usual.
+Compiled code counts a call that its limits admit, and makes the audit line of a call that was answered. This module does
+the rest: it finds the limits of a route, answers calls that a limit refuses, and takes over calls that compiled code
+gives back.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class CountedCalls:
         self._refuse = refuse
 
     def use_of_route(self, call: ForwardedCall) -> RouteUse:
-        """Return what the calls of a route count in, until other limits or another audit log are in force."""
+        """Return the limits and the audit line of a route, until other limits or another audit log are in force."""
         sender, accounting, route = self._sender(call), self._accounting, call.route
         asked, own = audit_lines.named(call.message), audit_lines.named(call.request)
         counters = sender.scope.counters
@@ -57,7 +58,7 @@ class CountedCalls:
         if use is None:
             usage: Usage | None = call.usage
             return usage
-        usage = Usage.going_on(use.sender, call.message, len(call.incoming.body), use.counters)
+        usage = Usage.going_on(use, call.message, len(call.incoming.body))
         if call.came_ns:
             usage.began(call.came_ns, call.started_ns)
         usage.route = Route(call.route.server_id, call.request, call.route.adapt)

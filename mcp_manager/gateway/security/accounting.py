@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from mcp_manager._core.client_limits import RouteUse
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.gateway.endpoints.base import Route
 from mcp_manager.gateway.security import audit_lines
@@ -100,7 +101,7 @@ class Sender:
             self.traceparent = traceparent.decode("latin-1")
 
     def answered_line(self, method: str, asked: Named, server_id: str, own: Named) -> bytes | None:
-        """Return what the audit log says of requests that a server answers, between the time and the numbers.
+        """Return the audit line of a request that was answered, from after its time to before its numbers.
 
         Parameters
         ----------
@@ -111,7 +112,7 @@ class Sender:
 
         Returns
         -------
-        ``None`` if it is not the same for each of them.
+        ``None`` if it differs from request to request.
         """
         if not self.accounting.has_same_lines(asked.name, own.name):
             return None
@@ -187,18 +188,20 @@ class Usage:
             self._is_counted = True
 
     @classmethod
-    def going_on(cls, sender: Sender, message: Message, size: int, counters: tuple[Counter, ...]) -> Usage:
-        """Return a call of a tool that was counted before; the parameters are those of ``Usage``, and its counters."""
+    def going_on(cls, use: RouteUse, message: Message, size: int) -> Usage:
+        """Return a call of a tool that compiled code has counted; ``use`` says in which limits."""
         usage = cls.__new__(cls)
-        usage._set_out(sender, message, CALL_TOOL, size)
-        usage._counters, usage._is_counted = counters, True
+        usage._set_out(use.sender, message, CALL_TOOL, size)
+        # The sender may have another one by now.
+        usage._account, usage._counters, usage._is_counted = use.account, use.counters, True
         return usage
 
     @classmethod
     def refused_by(cls, sender: Sender, message: Message, size: int, refusal: LimitReachedError) -> Usage:
         """Return a call of a tool that a limit has refused before."""
-        usage = cls.going_on(sender, message, size, ())
-        usage._is_counted = False
+        usage = cls.__new__(cls)
+        usage._set_out(sender, message, CALL_TOOL, size)
+        usage._counters, usage._is_counted = (), False
         if sender.accounting.audit is not None:
             usage.began(time.time_ns(), time.monotonic_ns())
         usage._refuse(refusal)
@@ -474,7 +477,7 @@ class Accounting:
         return audit_lines.shown_arguments(asked.arguments, (*own, *self.secrets()))
 
     def has_same_lines(self, *names: str | None) -> bool:
-        """Tell whether lines of answered requests that name the same differ in their times and numbers alone."""
+        """Tell whether all audit lines of answered requests for these names differ only in times and numbers."""
         arguments = self.audit is not None and self.audit.arguments
         return not arguments and not any(name is not None and audit_lines.may_have_secrets(name) for name in names)
 
